@@ -1,0 +1,104 @@
+"""The one error tree.
+
+Every message says what was found, what was expected and what to do. The exit code of the
+`mosaic` command is the `exit_code` of the error that ended it.
+
+    MosaicError 1
+    ├── ConfigurationError 2      a setting, profile or command line that cannot be right
+    ├── AnalysisError 3
+    │   ├── AnalysisMissing       not there (yet): may be tried again until the cut-off
+    │   ├── AnalysisUnreadable    there, but truncated or not in a form that can be decoded
+    │   └── AnalysisRejected      read, and refused by name by the checks
+    ├── ModelError 4
+    │   ├── CheckpointError       tensors missing, unexpected, misshapen; wrong file
+    │   └── DeviceError           no such device, kernel or memory
+    ├── ForecastError 5           the rollout or its store cannot go on (NaN in a step, say)
+    ├── StoreError 6              the object store refuses, is full or is not there
+    │   └── IntegrityError        bytes are not what the manifest says
+    ├── CatalogError 7
+    │   ├── TransitionRefused     a state change that the state machine does not know
+    │   └── CycleBusy 8           another run holds the claim on this cycle
+    └── PublicationError 9        the manifest is invalid, or what is published would change
+"""
+
+from __future__ import annotations
+
+
+class MosaicError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+    exit_code = 1
+
+    def __init__(self, found: str, expected: str = "", action: str = "") -> None:
+        self.found = found
+        self.expected = expected
+        self.action = action
+        super().__init__(found, expected, action)
+
+    def __str__(self) -> str:
+        parts = [self.found]
+        if self.expected:
+            parts.append(f"expected: {self.expected}")
+        if self.action:
+            parts.append(f"what to do: {self.action}")
+        return "; ".join(parts)
+
+
+class ConfigurationError(MosaicError):
+    exit_code = 2
+
+
+class AnalysisError(MosaicError):
+    exit_code = 3
+
+
+class AnalysisMissing(AnalysisError):
+    pass
+
+
+class AnalysisUnreadable(AnalysisError):
+    pass
+
+
+class AnalysisRejected(AnalysisError):
+    pass
+
+
+class ModelError(MosaicError):
+    exit_code = 4
+
+
+class CheckpointError(ModelError):
+    pass
+
+
+class DeviceError(ModelError):
+    pass
+
+
+class ForecastError(MosaicError):
+    exit_code = 5
+
+
+class StoreError(MosaicError):
+    exit_code = 6
+
+
+class IntegrityError(StoreError):
+    pass
+
+
+class CatalogError(MosaicError):
+    exit_code = 7
+
+
+class TransitionRefused(CatalogError):
+    pass
+
+
+class CycleBusy(CatalogError):
+    exit_code = 8
+
+
+class PublicationError(MosaicError):
+    exit_code = 9
