@@ -1,0 +1,26 @@
+"""Where the data of the tests is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SHARED = Path(os.environ.get("MOSAIC_SHARED", ROOT.parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real atmospheric data, beside the checkout; not part of the repository."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip(f"real data is not at {folder} (set MOSAIC_SHARED to the folder that holds data/)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of golden arrays of the published model, kept in the repository."""
+    return Path(__file__).parent / "data" / "parity"
