@@ -1,0 +1,81 @@
+"""The same attentions in pieces that fit the cache, for any device, by torch's own kernels."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_GATHERED_BYTES = {"cpu": 16 << 20, "cuda": 1 << 30}
+_SCORE_BYTES = {"cpu": 32 << 20, "cuda": 1 << 30}
+
+
+def block_sparse_attention(
+    q: Tensor, k: Tensor, v: Tensor, block_indices: Tensor, block_size: int
+) -> Tensor:
+    """Gathers the key blocks of a few query blocks at a time; scores are never stored.
+
+    The queries of all heads of a group attend to the same keys, so they are one long query.
+    """
+    batch, tokens, heads, width = q.shape
+    kv_heads, listed = k.shape[2], block_indices.shape[3]
+    group, blocks = heads // kv_heads, tokens // block_size
+    keys, values = (
+        x.reshape(batch, blocks, block_size, kv_heads, width)
+        .permute(0, 3, 1, 2, 4)
+        .reshape(batch * kv_heads * blocks, block_size * width)
+        for x in (k, v)
+    )
+    first = torch.arange(batch * kv_heads, device=q.device).view(batch, 1, kv_heads, 1) * blocks
+    rows = block_indices.long() + first
+    queries = q.reshape(batch, blocks, block_size, kv_heads, group, width)
+    row_bytes = 2 * batch * kv_heads * listed * block_size * width * q.element_size()
+    step = max(1, _GATHERED_BYTES.get(q.device.type, 1 << 28) // row_bytes)
+    pieces = []
+    for start in range(0, blocks, step):
+        piece = queries[:, start : start + step].permute(0, 1, 3, 4, 2, 5)
+        count = piece.shape[1]
+        index = rows[:, start : start + step].reshape(-1)
+        shape = (1, batch * count * kv_heads, listed * block_size, width)
+        out = F.scaled_dot_product_attention(
+            piece.reshape(1, shape[1], group * block_size, width),
+            keys.index_select(0, index).view(shape),
+            values.index_select(0, index).view(shape),
+        )
+        out = out.view(batch, count, kv_heads, group, block_size, width)
+        pieces.append(out.permute(0, 1, 4, 2, 3, 5).reshape(batch, -1, heads, width))
+    return torch.cat(pieces, dim=1)
+
+
+def neighbour_attention(
+    kappa: Tensor, values: Tensor, neighbours: Tensor, directions: Tensor
+) -> Tensor:
+    """Weighted sums of rows without storing the gathered values (`torch.embedding_bag`)."""
+    batch, sources, heads, width = values.shape
+    targets, k = neighbours.shape
+    bytes_each = k * heads * (3 * kappa.element_size() + 3 * 8)
+    step = max(1, _SCORE_BYTES.get(values.device.type, 1 << 28) // bytes_each)
+    head = torch.arange(heads, device=values.device)[None, :, None]
+    states = []
+    for b in range(batch):
+        table = values[b].reshape(sources * heads, width)
+        pieces = []
+        for start in range(0, targets, step):
+            near = neighbours[start : start + step]
+            direction = directions[start : start + step].to(kappa.dtype)
+            scores = torch.einsum("tkc,tkhc->thk", direction, kappa[b][near])
+            weights = torch.softmax(scores, dim=-1, dtype=_accumulator(scores.dtype))
+            pieces.append(
+                F.embedding_bag(
+                    (near[:, None, :] * heads + head).view(-1, k),
+                    table,
+                    mode="sum",
+                    per_sample_weights=weights.view(-1, k).to(table.dtype),
+                ).view(-1, heads, width)
+            )
+        states.append(torch.cat(pieces))
+    return torch.stack(states)
+
+
+def _accumulator(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32

@@ -1,0 +1,1 @@
+"""HEALPix geometry and neighbours."""

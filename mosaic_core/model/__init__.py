@@ -1,0 +1,1 @@
+"""The Mosaic network: configuration, layers, noise, checkpoints and the rollout."""
