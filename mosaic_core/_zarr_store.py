@@ -1,0 +1,32 @@
+"""The Zarr store over obstore, whose errors are StoreError; apart because zarr is heavy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from obstore.exceptions import BaseError
+from zarr.storage import ObjectStore
+
+from mosaic_core.storage import _store_error
+
+
+class TranslatingStore(ObjectStore):  # type: ignore[misc]
+    """`zarr.storage.ObjectStore` that says what to do when the store refuses."""
+
+    async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super().get(key, *args, **kwargs)
+        except BaseError as error:
+            raise _store_error(error, f"{_root(self.store)}/{key}", "read") from error
+
+    async def set(self, key: str, value: Any) -> None:
+        try:
+            await super().set(key, value)
+        except (BaseError, OSError) as error:
+            raise _store_error(error, f"{_root(self.store)}/{key}", "write") from error
+
+
+def _root(store: Any) -> str:
+    bucket = store.config.get("bucket") if hasattr(store, "config") else None
+    prefix = str(store.prefix or "") if hasattr(store, "prefix") else ""
+    return f"s3://{bucket}/{prefix}" if bucket else prefix or str(store)
