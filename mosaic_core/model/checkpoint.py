@@ -109,8 +109,8 @@ def load_model(
         CheckpointError: the file is not of this configuration; every tensor is named.
     """
     require_fit(config, file)
-    network = Mosaic(config, file.static)
-    network.load_state_dict(file.weights, strict=True)
+    network = _outline(config, file.static)
+    network.load_state_dict(file.weights, strict=True, assign=True)
     network.adopt_tables(file.tables)
     network = network.eval().requires_grad_(False).to(device)
     return LoadedModel(config, network, file.mean.to(device), file.std.to(device), version)
@@ -119,9 +119,13 @@ def load_model(
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every parameter, without allocating them."""
     static = torch.zeros((*config.lat_lon.shape, len(config.static)))
-    with torch.nn.utils.parametrize.cached() if False else _no_init():
-        network = Mosaic(config, static)
-    return {name: tuple(p.shape) for name, p in network.named_parameters()}
+    return {name: tuple(p.shape) for name, p in _outline(config, static).named_parameters()}
+
+
+def _outline(config: ModelConfig, static: Tensor) -> Mosaic:
+    """A network whose tables are real and whose parameters have a shape but no memory."""
+    with torch.device("meta"):
+        return Mosaic(config, static)
 
 
 def require_fit(config: ModelConfig, file: ModelFile) -> None:

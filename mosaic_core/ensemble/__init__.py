@@ -1,0 +1,1 @@
+"""Members of a forecast, streamed to the store and resumable."""
