@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -87,7 +88,7 @@ class ForecastStore:
         for name, levels in layout.channels.variables.items():
             inner = (1,) if levels else ()
             axes = (dims.LEVEL,) if levels else ()
-            attributes = variable_attributes(name)
+            attributes = {**variable_attributes(name), "coordinates": "init_time valid_time"}
             if name in layout.keepbits:
                 attributes["keepbits"] = layout.keepbits[name]
             group.create_array(
@@ -113,7 +114,9 @@ class ForecastStore:
                 _IDENTITY: {**layout.identity(), "batch": layout.batch},
             }
         )
-        zarr.consolidate_metadata(target, zarr_format=3)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
+            zarr.consolidate_metadata(target, zarr_format=3)
 
     def _coordinates(self, group: zarr.Group) -> None:
         layout = self.layout

@@ -78,6 +78,8 @@ def choose(q: Tensor, block_size: int, backend: Backend | None = None) -> Backen
         return wanted
     for candidate in get_args(Backend):
         reason = declined(candidate, q, block_size)
+        if candidate == "triton" and q.device.type == "cpu":
+            reason = reason or "triton's interpreter runs only when asked for by name"
         if reason is None:
             return candidate
         if (candidate, reason) not in _logged:

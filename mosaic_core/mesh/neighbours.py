@@ -64,14 +64,14 @@ def _chords(radians: NDArray[np.float64]) -> NDArray[np.float64]:
 def grid_to_mesh(grid: LatLonGrid, mesh: HealpixMesh, k: int) -> NDArray[np.int64]:
     """Grid points nearest to each pixel: (mesh.size, k), see `nearest` and `_settle_ties`."""
     table = nearest(mesh.radians, grid_radians(grid), k)
-    return _settle_ties(table, grid, mesh, f"to_hp_k{k}")
+    return _frozen(_settle_ties(table, grid, mesh, f"to_hp_k{k}"))
 
 
 @cache
 def mesh_to_grid(grid: LatLonGrid, mesh: HealpixMesh, k: int) -> NDArray[np.int64]:
     """Pixels nearest to each grid point: (nlon * nlat, k), see `nearest` and `_settle_ties`."""
     table = nearest(grid_radians(grid), mesh.radians, k)
-    return _settle_ties(table, grid, mesh, f"to_ll_k{k}")
+    return _frozen(_settle_ties(table, grid, mesh, f"to_ll_k{k}"))
 
 
 def _settle_ties(
@@ -87,6 +87,11 @@ def _settle_ties(
         with np.load(_TIES) as ties:
             if f"{name}/override_rows" in ties:
                 table[ties[f"{name}/override_rows"]] = ties[f"{name}/override_neighbors"]
+    return table
+
+
+def _frozen(table: NDArray[np.int64]) -> NDArray[np.int64]:
+    table.setflags(write=False)
     return table
 
 

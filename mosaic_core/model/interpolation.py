@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mosaic_core.kernels.neighbour_attention import neighbour_attention
+from mosaic_core.mesh.neighbours import directions
 from mosaic_core.model.layers import RMSNorm, linear
 
 
@@ -19,16 +22,31 @@ class Interpolation(nn.Module):
     neighbors: Tensor
     rel_pos: Tensor
 
-    def __init__(self, dim: int, heads: int, neighbours: Tensor, directions: Tensor) -> None:
-        """neighbours (target, k) int64, directions (target, k, 3) float32."""
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        neighbours: NDArray[np.int64],
+        sources: NDArray[np.float32],
+        targets: NDArray[np.float32],
+    ) -> None:
+        """neighbours (target, k); sources and targets are unit vectors (point, 3)."""
         super().__init__()
         self.heads = heads
         self.norm = RMSNorm()
         self.to_q = linear(3, dim)
         self.to_kv = linear(dim, 2 * dim)
         self.to_o = linear(dim, dim)
-        self.register_buffer("neighbors", neighbours, persistent=False)
-        self.register_buffer("rel_pos", directions, persistent=False)
+        self._sources, self._targets = sources, targets
+        chords = torch.zeros((*neighbours.shape, 3), device="cpu")
+        self.register_buffer("neighbors", torch.from_numpy(neighbours.copy()), persistent=False)
+        self.register_buffer("rel_pos", chords, persistent=False)
+        self.point_at_neighbours()
+
+    def point_at_neighbours(self) -> None:
+        """Compute the directions anew, after the neighbours have changed."""
+        chords = directions(self._targets, self._sources, self.neighbors.numpy())
+        self.rel_pos.copy_(torch.from_numpy(chords))
 
     def forward(self, x: Tensor) -> Tensor:
         """x (batch, source, dim) -> (batch, target, dim)."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mosaic_core.errors import CheckpointError
 from mosaic_core.mesh.healpix import HealpixMesh, unit_vectors
-from mosaic_core.mesh.neighbours import directions, grid_radians, grid_to_mesh, mesh_to_grid
+from mosaic_core.mesh.neighbours import grid_radians, grid_to_mesh, mesh_to_grid
 from mosaic_core.model.attention import BRANCHES, BlockSparseAttention
 from mosaic_core.model.config import ModelConfig, StageConfig
 from mosaic_core.model.interpolation import Interpolation
@@ -108,12 +108,7 @@ class Mosaic(nn.Module):
         )
         to_mesh = grid_to_mesh(grid, fine, config.neighbours)
         to_grid = mesh_to_grid(grid, fine, config.neighbours)
-        self.interp_to_hp = Interpolation(
-            dim,
-            trunk[0].heads,
-            torch.from_numpy(to_mesh),
-            torch.from_numpy(directions(fine.xyz, xyz, to_mesh)),
-        )
+        self.interp_to_hp = Interpolation(dim, trunk[0].heads, to_mesh, xyz, fine.xyz)
         self.encoder_stages = nn.ModuleList(
             Stage(stage, stage.encoder_depth, config) for stage in trunk[:-1]
         )
@@ -130,12 +125,7 @@ class Mosaic(nn.Module):
             Stage(trunk[i], trunk[i].decoder_depth, config) for i in upward
         )
         self.norm_before_interp_ll = RMSNorm()
-        self.interp_to_ll = Interpolation(
-            dim,
-            trunk[0].heads,
-            torch.from_numpy(to_grid),
-            torch.from_numpy(directions(xyz, fine.xyz, to_grid)),
-        )
+        self.interp_to_ll = Interpolation(dim, trunk[0].heads, to_grid, fine.xyz, xyz)
         self.postprocess = nn.Sequential(
             RMSNorm(), linear(dim, dim), nn.SiLU(), linear(dim, len(config.channel_set))
         )
@@ -210,6 +200,10 @@ class Mosaic(nn.Module):
                     "use the configuration of this checkpoint's variant",
                 )
             target.copy_(value)
+        for name, module in self.named_modules():
+            if f"{name}.neighbors" in tables and f"{name}.rel_pos" not in tables:
+                assert isinstance(module, Interpolation)
+                module.point_at_neighbours()
 
 
 def static_features(config: ModelConfig, static: Tensor, xyz: np.ndarray) -> Tensor:
