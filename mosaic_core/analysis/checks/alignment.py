@@ -1,0 +1,386 @@
+"""Checks that fields lie where they should: on the continents, and on one another.
+
+Each check has two patterns that go together in nature whatever the season, and looks for the turn
+about the poles, the row offset and the reflection at the equator that bring them together best. On
+a sound analysis that is none at all. The correlation is that of departures from the zonal mean, so
+that the contrast of pole and equator, which any rotation keeps, does not count.
+
+On the continents: near the ground the wind is slower over land than over sea, and where the ground
+is above the pressure level the extrapolated wind hardly changes with height. Both hold in the
+analyses of ERA-Interim, the IFS and GFS at every season tried (see the tests).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from mosaic_core.analysis.checks.result import CheckResult, Stack, Subject, judge
+
+OMEGA: Final = 7.2921e-5
+EARTH_RADIUS: Final = 6.371e6
+R_DRY: Final = 287.06
+
+Pair = tuple[Stack, Stack]
+Evidence = Callable[[Subject], Sequence[Pair]]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The placement that brings two sets of patterns together best."""
+
+    degrees_east: float
+    rows_north: int
+    reflected: bool
+    correlation: float
+    as_given: float
+
+    def __str__(self) -> str:
+        words = []
+        if self.reflected:
+            words.append("reflected at the equator")
+        if self.degrees_east:
+            words.append(f"rotated by {self.degrees_east:g} degrees")
+        if self.rows_north:
+            words.append(f"shifted by {self.rows_north} rows")
+        return " and ".join(words) or "in place"
+
+
+def best_fit(pairs: Sequence[Pair], weights: Stack, rows: int = 2) -> Fit:
+    """Find the placement of the first patterns relative to the second.
+
+    Args:
+        pairs: patterns (latitude, longitude) that should go together; their correlations add.
+        weights: area (latitude, 1), zero where a row is not to count.
+        rows: how far to look north and south.
+    """
+    columns = pairs[0][0].shape[1]
+    best: Fit | None = None
+    as_given = _correlations(pairs, weights, 0, False)[0]
+    for reflected in (False, True):
+        for offset in range(-rows, rows + 1):
+            curve = _correlations(pairs, weights, offset, reflected)
+            at = int(curve.argmax())
+            if best is None or curve[at] > best.correlation:
+                turn = (at if at <= columns // 2 else at - columns) * 360.0 / columns
+                best = Fit(turn, offset, reflected, float(curve[at]), float(as_given))
+    assert best is not None
+    return best
+
+
+def _correlations(pairs: Sequence[Pair], weights: Stack, offset: int, reflected: bool) -> Stack:
+    """Mean correlation at every turn, (longitude,); Fourier transforms along each row."""
+    total = np.zeros(pairs[0][0].shape[1])
+    for moved, fixed in pairs:
+        first = moved[::-1] if reflected else moved
+        a, b, w = _overlap(first, fixed, weights, offset)
+        a, b = _departure(a) * np.sqrt(w), _departure(b) * np.sqrt(w)
+        product = (np.fft.rfft(a) * np.conj(np.fft.rfft(b))).sum(axis=0)
+        scale = np.sqrt((a**2).sum() * (b**2).sum())
+        total += np.fft.irfft(product, a.shape[1]) / max(scale, 1e-300)
+    return total / len(pairs)
+
+
+def _overlap(a: Stack, b: Stack, w: Stack, offset: int) -> tuple[Stack, Stack, Stack]:
+    if offset == 0:
+        return a, b, w
+    if offset > 0:
+        return a[offset:], b[:-offset], w[:-offset]
+    return a[:offset], b[-offset:], w[-offset:]
+
+
+def _departure(plane: Stack) -> Stack:
+    return np.asarray(plane - plane.mean(axis=1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """One kind of evidence, at every valid time.
+
+    Attributes:
+        evidence: makes the pairs of a subject of one valid time; none where it does not apply.
+        correlation: the least that sound analyses have, with room.
+        tolerance: degrees of longitude that count as in place.
+        middle: only latitudes of 20 to 75 degrees, where winds are in geostrophic balance.
+        variables: named when the check fails.
+    """
+
+    name: str
+    evidence: Evidence
+    correlation: float
+    what: str
+    variables: tuple[str, ...]
+    tolerance: float = 1.0
+    middle: bool = False
+
+    def run(self, subject: Subject) -> Iterable[CheckResult]:
+        failures, values = [], {}
+        weights = self._weights(subject)
+        for i, time in enumerate(subject.times):
+            pairs = self.evidence(_one_time(subject, i))
+            if not pairs:
+                found = f"the channels lack what {self.what} needs"
+                yield CheckResult(self.name, "skipped", found)
+                return
+            fit = best_fit(pairs, weights)
+            values[time] = fit.as_given
+            moved = abs(fit.degrees_east) > self.tolerance or fit.rows_north or fit.reflected
+            if moved and fit.correlation >= self.correlation:
+                failures.append(
+                    f"{fit} at {time} (correlation {fit.correlation:.2f} there, "
+                    f"{fit.as_given:.2f} as given)"
+                )
+            elif fit.as_given < self.correlation:
+                failures.append(f"{self.what}: correlation only {fit.as_given:.2f} at {time}")
+        lowest = min(values.values())
+        yield judge(
+            self.name,
+            failures,
+            f"in place, correlation {lowest:.2f} or more",
+            f"{self.what}, correlation at least {self.correlation:g} with no rotation, "
+            "reflection or shift",
+            channels=self._channels(subject),
+            times=subject.times,
+            values=values,
+        )
+
+    def _weights(self, subject: Subject) -> Stack:
+        if not self.middle:
+            return subject.weights
+        latitude = np.abs(np.asarray(subject.grid.latitudes))[:, None]
+        return np.asarray(subject.weights * ((latitude > 20) & (latitude < 75)))
+
+    def _channels(self, subject: Subject) -> tuple[str, ...]:
+        return tuple(c.name for c in subject.channels if c.variable in self.variables)
+
+
+def _one_time(subject: Subject, index: int) -> Subject:
+    return Subject(
+        subject.dataset.isel(valid_time=[index]),
+        subject.channels,
+        subject.valid_times,
+        subject.grid,
+        subject.static,
+    )
+
+
+def continents(subject: Subject) -> Sequence[Pair]:
+    """Wind near the ground against land and high ground."""
+    if subject.static is None:
+        return []
+    land = subject.static.land_sea_mask.astype(np.float64)
+    high = np.clip(subject.static.geopotential_at_surface / 9.80665, 0, 1500).astype(np.float64)
+    pairs: list[Pair] = []
+    if subject.has("10m_u_component_of_wind") and subject.has("10m_v_component_of_wind"):
+        u, v = (subject.stack(f"10m_{c}_component_of_wind")[0] for c in "uv")
+        pairs.append((-np.hypot(u, v), land))
+    levels = [lv for lv in subject.levels("u_component_of_wind", "v_component_of_wind") if lv > 800]
+    winds = [
+        [subject.stack(f"{c}_component_of_wind", level)[0] for c in "uv"] for level in levels[:2]
+    ]
+    if winds and levels[0] >= 975:
+        pairs.append((-np.hypot(*winds[0]), land))
+    if len(winds) == 2 and levels[0] >= 900:
+        shear = np.hypot(winds[0][0] - winds[1][0], winds[0][1] - winds[1][1])
+        pairs.append((-np.log(shear + 0.05), high))
+    return pairs
+
+
+def thermal_wind(subject: Subject) -> Sequence[Pair]:
+    """f dv/d(ln p) = -R dT/dx between levels of the free troposphere."""
+    levels = [lv for lv in subject.levels("v_component_of_wind", "temperature") if 200 <= lv <= 850]
+    pairs = []
+    for below, above in itertools.pairwise(levels):
+        if np.log(below / above) < 0.15:
+            continue
+        v, t = ([subject.stack(n, lv)[0] for lv in (below, above)] for n in _V_AND_T)
+        gradient = _eastward((t[0] + t[1]) / 2, subject)
+        pairs.append((gradient, _coriolis(subject) * (v[1] - v[0])))
+    return pairs
+
+
+def geostrophic_wind(subject: Subject) -> Sequence[Pair]:
+    """f v = dz/dx in the free troposphere."""
+    levels = [
+        lv for lv in subject.levels("v_component_of_wind", "geopotential") if 200 <= lv <= 850
+    ]
+    return [
+        (
+            _eastward(subject.stack("geopotential", lv)[0], subject),
+            _coriolis(subject) * subject.stack("v_component_of_wind", lv)[0],
+        )
+        for lv in levels
+    ]
+
+
+def zonal_geostrophic_wind(subject: Subject) -> Sequence[Pair]:
+    """f u = -dz/dy in the free troposphere."""
+    levels = [
+        lv for lv in subject.levels("u_component_of_wind", "geopotential") if 200 <= lv <= 850
+    ]
+    return [
+        (
+            -_northward(subject.stack("geopotential", lv)[0], subject),
+            _coriolis(subject) * subject.stack("u_component_of_wind", lv)[0],
+        )
+        for lv in levels
+    ]
+
+
+def thickness(subject: Subject) -> Sequence[Pair]:
+    """Thick layers are warm layers, above the mountains' reach."""
+    levels = [lv for lv in subject.levels("geopotential", "temperature") if 200 <= lv <= 700]
+    pairs = []
+    for below, above in itertools.pairwise(levels):
+        z, t = (
+            [subject.stack(n, lv)[0] for lv in (below, above)]
+            for n in ("geopotential", "temperature")
+        )
+        pairs.append((t[0] + t[1], z[1] - z[0]))
+    return pairs
+
+
+def surface_pressure(subject: Subject) -> Sequence[Pair]:
+    """High pressure at sea level lifts the 1000 hPa surface."""
+    if not (subject.has("mean_sea_level_pressure") and subject.has("geopotential", 1000)):
+        return []
+    return [(subject.stack("mean_sea_level_pressure")[0], subject.stack("geopotential", 1000)[0])]
+
+
+def surface_temperature(subject: Subject) -> Sequence[Pair]:
+    """2 m temperature goes with that of 1000 hPa."""
+    if not (subject.has("2m_temperature") and subject.has("temperature", 1000)):
+        return []
+    return [(subject.stack("2m_temperature")[0], subject.stack("temperature", 1000)[0])]
+
+
+def surface_wind(component: str) -> Evidence:
+    """10 m wind goes with that of 1000 hPa, component by component."""
+    variable = f"{component}_component_of_wind"
+
+    def evidence(subject: Subject) -> Sequence[Pair]:
+        if not (subject.has(f"10m_{variable}") and subject.has(variable, 1000)):
+            return []
+        return [(subject.stack(f"10m_{variable}")[0], subject.stack(variable, 1000)[0])]
+
+    return evidence
+
+
+def continuity(subject: Subject) -> Sequence[Pair]:
+    """d(omega)/dp = -divergence; omega in m/s would have the other sign."""
+    levels = [lv for lv in subject.levels("vertical_velocity", *_WINDS) if 100 <= lv <= 925]
+    pairs = []
+    for below, above in itertools.pairwise(levels):
+        omega = [subject.stack("vertical_velocity", lv)[0] for lv in (below, above)]
+        spread = sum(_divergence(subject, lv) for lv in (below, above))
+        pairs.append((omega[0] - omega[1], -np.asarray(spread)))
+    return pairs
+
+
+_V_AND_T: Final = ("v_component_of_wind", "temperature")
+_WINDS: Final = ("u_component_of_wind", "v_component_of_wind")
+
+
+def _divergence(subject: Subject, level: int) -> Stack:
+    u, v = (subject.stack(n, level)[0] for n in _WINDS)
+    cosine = _cosine(subject)
+    return _eastward(u, subject) + _northward(v * cosine, subject) / cosine
+
+
+def _eastward(plane: Stack, subject: Subject) -> Stack:
+    """d/dx in 1/m, (latitude, longitude), centred and periodic."""
+    step = np.deg2rad(360.0 / subject.grid.nlon) * EARTH_RADIUS * _cosine(subject)
+    return np.asarray((np.roll(plane, -1, axis=1) - np.roll(plane, 1, axis=1)) / (2 * step))
+
+
+def _northward(plane: Stack, subject: Subject) -> Stack:
+    """d/dy in 1/m."""
+    y = np.deg2rad(np.asarray(subject.grid.latitudes)) * EARTH_RADIUS
+    return np.asarray(np.gradient(plane, y, axis=0))
+
+
+def _cosine(subject: Subject) -> Stack:
+    latitude = np.deg2rad(np.asarray(subject.grid.latitudes))
+    return np.asarray(np.maximum(np.cos(latitude), 1e-3)[:, None])
+
+
+def _coriolis(subject: Subject) -> Stack:
+    return np.asarray(2 * OMEGA * np.sin(np.deg2rad(np.asarray(subject.grid.latitudes)))[:, None])
+
+
+def alignments(tolerance: float = 1.0) -> tuple[Alignment, ...]:
+    """All of them. Correlations of sound analyses stand in `tests/analysis/test_alignment.py`."""
+
+    def make(
+        name: str,
+        evidence: Evidence,
+        least: float,
+        what: str,
+        *variables: str,
+        middle: bool = False,
+    ) -> Alignment:
+        return Alignment(name, evidence, least, what, variables, tolerance, middle)
+
+    u, v = _WINDS
+    return (
+        make(
+            "orientation on the continents",
+            continents,
+            0.2,
+            "slow wind over land and high ground",
+            u,
+            v,
+            f"10m_{u}",
+            f"10m_{v}",
+        ),
+        make("thermal wind", thermal_wind, 0.4, "thermal wind", "temperature", v, middle=True),
+        make(
+            "geostrophic wind",
+            geostrophic_wind,
+            0.5,
+            "geostrophic wind",
+            "geopotential",
+            v,
+            middle=True,
+        ),
+        make(
+            "zonal geostrophic wind",
+            zonal_geostrophic_wind,
+            0.5,
+            "geostrophic wind",
+            "geopotential",
+            u,
+            middle=True,
+        ),
+        make("thickness", thickness, 0.6, "thick warm layers", "geopotential", "temperature"),
+        make(
+            "sea level pressure and 1000 hPa",
+            surface_pressure,
+            0.7,
+            "pressure that lifts the 1000 hPa surface",
+            "mean_sea_level_pressure",
+            "geopotential",
+        ),
+        make(
+            "2 m temperature and 1000 hPa",
+            surface_temperature,
+            0.4,
+            "warm ground below warm air",
+            "2m_temperature",
+            "temperature",
+        ),
+        make("10 m wind u and 1000 hPa", surface_wind("u"), 0.6, "one wind", f"10m_{u}", u),
+        make("10 m wind v and 1000 hPa", surface_wind("v"), 0.6, "one wind", f"10m_{v}", v),
+        make(
+            "continuity",
+            continuity,
+            0.08,
+            "rising air above convergence",
+            "vertical_velocity",
+            middle=True,
+        ),
+    )
