@@ -1,0 +1,56 @@
+# `make demo` runs a whole forecast cycle, `make test` the tests; both set everything up first.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test test-slow check format benchmarks lock clean help
+
+help:
+	@echo "make demo        a forecast cycle on the embedded defaults: folder, SQLite, CPU"
+	@echo "make test        the fast tests"
+	@echo "make test-slow   the slow tests"
+	@echo "make check       formatting, lint, types, import contracts"
+	@echo "make benchmarks  measure again what benchmarks/results holds"
+
+$(VENV)/.runtime: pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (once; a few minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) torch==2.13.0
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.runtime
+	@$(BIN)/mosaic demo
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev
+	@$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+benchmarks: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.imports
+	$(BIN)/python -m benchmarks.regrid
+	$(BIN)/python -m benchmarks.store
+	$(BIN)/python -m benchmarks.step
+
+lock: $(VENV)/.dev
+	$(BIN)/python -m pip freeze --exclude-editable | $(BIN)/python infra/lock.py > constraints.txt
+
+clean:
+	rm -rf $(VENV) mosaic-data

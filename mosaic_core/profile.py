@@ -1,0 +1,132 @@
+"""A profile: where analyses come from, which model runs, and where everything goes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mosaic_core.errors import ConfigurationError
+from mosaic_core.settings import build, read_config
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+@dataclass(frozen=True)
+class Events:
+    """Who is told of a publication.
+
+    Attributes:
+        webhook: URL that gets CloudEvents 1.0 as JSON.
+        secret: shared secret that signs them; give it as `${NAME}`.
+        sns_topic: ARN of an SNS topic.
+    """
+
+    webhook: str | None = None
+    secret: str | None = None
+    sns_topic: str | None = None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One way to run a cycle. Strings may hold `${NAME}` or `${NAME:-default}` of the environment.
+
+    Attributes:
+        model: a configuration in `config/models`, or a path of one.
+        weights: a converted model file, or `untrained`.
+        source: kind and settings of the analyses' source.
+        store: folder, or `s3://bucket/prefix`, of analyses and forecasts.
+        catalog: SQLAlchemy URL of the catalog.
+        device: `auto`, `cpu`, `cuda:N`.
+        kernels: attention backend; `auto` takes the best that runs.
+        require: backend without which the run is refused, so that a production host never falls
+            back in silence.
+        precision: type of the matrix products.
+        threads: CPU threads of the model; None leaves it to torch.
+        members, steps, seed: the ensemble.
+        window: steps that are written together.
+        keepbits: mantissa bits that are kept, by variable; others are lossless.
+        products: ids in `config/products.yaml`.
+        history: what to do when a past analysis is missing.
+        static: file of static fields; None takes the source's own or the shipped ones.
+        statistics: file of normalisation statistics for untrained weights; None takes the
+            source's own or the shipped climatology.
+        events: who is told of a publication.
+    """
+
+    name: str
+    model: str
+    source: Mapping[str, Any]
+    store: str
+    catalog: str
+    members: int
+    steps: int
+    weights: str = "untrained"
+    seed: int = 0
+    device: str = "auto"
+    kernels: Literal["auto", "triton", "blocked", "reference"] = "auto"
+    require: Literal["triton"] | None = None
+    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    threads: int | None = None
+    window: int = 8
+    keepbits: Mapping[str, int] = field(default_factory=dict)
+    products: tuple[str, ...] = ("statistics", "spectra", "maps")
+    history: Literal["stop", "last_whole_history"] = "stop"
+    static: str | None = None
+    statistics: str | None = None
+    events: Events = Events()
+    description: str = ""
+
+    @classmethod
+    def load(cls, name: str, overrides: Sequence[str] = ()) -> Profile:
+        """Read `config/profiles/<name>.yaml`, or the file at a path that ends in .yaml.
+
+        Args:
+            overrides: `key=value` or `key.inner=value`, values in YAML.
+
+        Raises:
+            ConfigurationError: an unknown key, a wrong value, or an unset variable.
+        """
+        content, path = read_config("profiles", name)
+        for override in overrides:
+            _override(content, override)
+        return build(cls, _expanded(content, str(path)), str(path))
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    import yaml
+
+    key, sign, value = override.partition("=")
+    if not sign or not key:
+        raise ConfigurationError(f"--set {override!r}", "key=value, as in members=8")
+    *outer, last = key.split(".")
+    for part in outer:
+        inner = content.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise ConfigurationError(f"--set {override!r}: {part} has no keys", "a mapping")
+        content = inner
+    try:
+        content[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"--set {override!r}: {error}", "a value in YAML") from error
+
+
+def _expanded(value: Any, where: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _expanded(item, f"{where}: {key}") for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expanded(item, where) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def of_environment(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1], match[2])
+        if found is None:
+            raise ConfigurationError(
+                f"{where}: the environment has no {match[1]}", "it to be set", f"export {match[1]}"
+            )
+        return found
+
+    return _VARIABLE.sub(of_environment, value)
