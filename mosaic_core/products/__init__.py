@@ -1,0 +1,1 @@
+"""Products of an ensemble forecast: statistics, maps, spectra; each product one small file."""
