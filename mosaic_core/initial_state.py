@@ -65,8 +65,8 @@ class InitialState:
                 f"the initial time {self.cycle}",
                 "a start from an older history must be marked degraded",
             )
-        finite = np.isfinite(self.values).all(axis=(0, 1, 2))
-        if not finite.all():
+        finite = np.atleast_1d(np.isfinite(self.values).all(axis=(0, 1, 2))).tolist()
+        if not all(finite):
             bad = [str(c) for c, ok in zip(self.channels, finite, strict=True) if not ok]
             raise AnalysisRejected(f"NaN or infinity in {', '.join(bad)}", "finite values")
         self.values.setflags(write=False)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
 import xarray as xr
+from zarr.errors import ZarrUserWarning
 
 from mosaic_core import dims
 from mosaic_core.analysis.checks.result import has_channel, stack_of
@@ -77,9 +79,11 @@ def write_analysis(
             )
         return key
     store.delete_all(key)
-    ds.drop_encoding().to_zarr(
-        store.zarr(key), mode="w", zarr_format=3, consolidated=True, encoding=_encoding(ds)
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Consolidated metadata", category=ZarrUserWarning)
+        ds.drop_encoding().to_zarr(
+            store.zarr(key), mode="w", zarr_format=3, consolidated=True, encoding=_encoding(ds)
+        )
     store.flush(key)
     commit = {
         "schema_version": 1,
@@ -115,7 +119,7 @@ def read_analysis(
             "give the source of this profile a `name` of its own",
         )
     with xr.open_zarr(store.zarr(key, read_only=True), chunks=None) as lazy:
-        ds = lazy.load()
+        ds: xr.Dataset = lazy.load()
     absent = [c.name for c in channels if not has_channel(ds, c)]
     (wanted,) = time_values([valid_time])
     if (
@@ -133,6 +137,6 @@ def read_analysis(
 
 def _encoding(ds: xr.Dataset) -> dict[str, Any]:
     return {
-        name: {"chunks": tuple(array.shape), "dtype": np.dtype("float32")}
+        str(name): {"chunks": tuple(array.shape), "dtype": np.dtype("float32")}
         for name, array in ds.data_vars.items()
     } | {dims.VALID_TIME: {"units": "hours since 1970-01-01", "dtype": np.dtype("int64")}}

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mosaic_core.analysis.checks.result import CheckResult, Stack, Subject, judge
+from mosaic_core.analysis.derive import saturation_vapour_pressure
 
 OMEGA: Final = 7.2921e-5
 EARTH_RADIUS: Final = 6.371e6
@@ -59,11 +61,13 @@ def best_fit(pairs: Sequence[Pair], weights: Stack, rows: int = 2) -> Fit:
         rows: how far to look north and south.
     """
     columns = pairs[0][0].shape[1]
+    patterns = [(_Pattern.of(moved), _Pattern.of(fixed)) for moved, fixed in pairs]
     best: Fit | None = None
-    as_given = _correlations(pairs, weights, 0, False)[0]
+    as_given = _correlations(patterns, weights, columns, 0)[0]
     for reflected in (False, True):
+        placed = [(a.reflected() if reflected else a, b) for a, b in patterns]
         for offset in range(-rows, rows + 1):
-            curve = _correlations(pairs, weights, offset, reflected)
+            curve = _correlations(placed, weights, columns, offset)
             at = int(curve.argmax())
             if best is None or curve[at] > best.correlation:
                 turn = (at if at <= columns // 2 else at - columns) * 360.0 / columns
@@ -72,29 +76,36 @@ def best_fit(pairs: Sequence[Pair], weights: Stack, rows: int = 2) -> Fit:
     return best
 
 
-def _correlations(pairs: Sequence[Pair], weights: Stack, offset: int, reflected: bool) -> Stack:
-    """Mean correlation at every turn, (longitude,); Fourier transforms along each row."""
-    total = np.zeros(pairs[0][0].shape[1])
-    for moved, fixed in pairs:
-        first = moved[::-1] if reflected else moved
-        a, b, w = _overlap(first, fixed, weights, offset)
-        a, b = _departure(a) * np.sqrt(w), _departure(b) * np.sqrt(w)
-        product = (np.fft.rfft(a) * np.conj(np.fft.rfft(b))).sum(axis=0)
-        scale = np.sqrt((a**2).sum() * (b**2).sum())
-        total += np.fft.irfft(product, a.shape[1]) / max(scale, 1e-300)
-    return total / len(pairs)
+@dataclass(frozen=True, eq=False)
+class _Pattern:
+    """Departure from the zonal mean: spectrum and sum of squares of each row."""
+
+    spectrum: NDArray[np.complex128]
+    squares: Stack
+
+    @classmethod
+    def of(cls, plane: Stack) -> _Pattern:
+        departure = plane - plane.mean(axis=1, keepdims=True)
+        return cls(np.fft.rfft(departure), (departure**2).sum(axis=1))
+
+    def reflected(self) -> _Pattern:
+        return _Pattern(self.spectrum[::-1], self.squares[::-1])
 
 
-def _overlap(a: Stack, b: Stack, w: Stack, offset: int) -> tuple[Stack, Stack, Stack]:
-    if offset == 0:
-        return a, b, w
-    if offset > 0:
-        return a[offset:], b[:-offset], w[:-offset]
-    return a[:offset], b[-offset:], w[-offset:]
-
-
-def _departure(plane: Stack) -> Stack:
-    return np.asarray(plane - plane.mean(axis=1, keepdims=True))
+def _correlations(
+    patterns: Sequence[tuple[_Pattern, _Pattern]], weights: Stack, columns: int, offset: int
+) -> Stack:
+    """Mean correlation at every turn, (longitude,), with the first moved `offset` rows south."""
+    end = len(weights) - abs(offset)
+    a_rows = slice(max(offset, 0), max(offset, 0) + end)
+    b_rows = slice(max(-offset, 0), max(-offset, 0) + end)
+    w = weights[b_rows, 0]
+    total = np.zeros(columns)
+    for a, b in patterns:
+        product = w @ (a.spectrum[a_rows] * np.conj(b.spectrum[b_rows]))
+        scale = float(np.sqrt((w @ a.squares[a_rows]) * (w @ b.squares[b_rows])))
+        total += np.fft.irfft(product, columns) / (scale or 1.0)
+    return total / len(patterns)
 
 
 @dataclass(frozen=True)
@@ -203,6 +214,20 @@ def thermal_wind(subject: Subject) -> Sequence[Pair]:
     return pairs
 
 
+def zonal_thermal_wind(subject: Subject) -> Sequence[Pair]:
+    """f du/d(ln p) = R dT/dy between levels of the free troposphere."""
+    names = ("u_component_of_wind", "temperature")
+    levels = [lv for lv in subject.levels(*names) if 200 <= lv <= 850]
+    pairs = []
+    for below, above in itertools.pairwise(levels):
+        if np.log(below / above) < 0.15:
+            continue
+        u, t = ([subject.stack(n, lv)[0] for lv in (below, above)] for n in names)
+        gradient = _northward((t[0] + t[1]) / 2, subject)
+        pairs.append((-gradient, _coriolis(subject) * (u[1] - u[0])))
+    return pairs
+
+
 def geostrophic_wind(subject: Subject) -> Sequence[Pair]:
     """f v = dz/dx in the free troposphere."""
     levels = [
@@ -281,6 +306,17 @@ def continuity(subject: Subject) -> Sequence[Pair]:
     return pairs
 
 
+def moist_ascent(subject: Subject) -> Sequence[Pair]:
+    """Rising air is moist: relative humidity goes with ascent in the middle troposphere."""
+    needs = ("specific_humidity", "temperature", "vertical_velocity")
+    pairs = []
+    for level in (lv for lv in subject.levels(*needs) if 300 <= lv <= 700):
+        q, t, omega = (subject.stack(name, level)[0] for name in needs)
+        saturation = saturation_vapour_pressure(t.astype(np.float32), "mixed")
+        pairs.append((np.log(np.maximum(q, 1e-7)) - np.log(saturation), -omega))
+    return pairs
+
+
 _V_AND_T: Final = ("v_component_of_wind", "temperature")
 _WINDS: Final = ("u_component_of_wind", "v_component_of_wind")
 
@@ -339,6 +375,15 @@ def alignments(tolerance: float = 1.0) -> tuple[Alignment, ...]:
         ),
         make("thermal wind", thermal_wind, 0.4, "thermal wind", "temperature", v, middle=True),
         make(
+            "zonal thermal wind",
+            zonal_thermal_wind,
+            0.4,
+            "thermal wind",
+            "temperature",
+            u,
+            middle=True,
+        ),
+        make(
             "geostrophic wind",
             geostrophic_wind,
             0.5,
@@ -382,5 +427,8 @@ def alignments(tolerance: float = 1.0) -> tuple[Alignment, ...]:
             "rising air above convergence",
             "vertical_velocity",
             middle=True,
+        ),
+        make(
+            "humidity and ascent", moist_ascent, 0.15, "moist air that rises", "specific_humidity"
         ),
     )

@@ -128,28 +128,17 @@ class GribSource(ArchiveSource):
 def _scan_file(path: Path) -> Iterator[tuple[grib.Header, Entry]]:
     if path.stat().st_size == 0:
         raise AnalysisUnreadable(f"{path} is empty", "GRIB messages", "fetch it again")
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        memoryview(mapped) as view,
-    ):
-        for message in grib.messages(view, str(path)):
-            where = f"{path} byte {message.offset}"
-            for part, field in enumerate(grib.split(message.data, where)):
-                head = grib.header(field, where)
-                if head is None or head.kind or head.step < timedelta(0):
-                    continue
-                yield (
-                    head,
-                    Entry(
-                        path,
-                        message.offset,
-                        len(message.data),
-                        part,
-                        head.step,
-                        sha256(message.data),
-                    ),
-                )
+    with path.open("rb") as file:
+        # Closed with its last view: an error on the way out may still hold one.
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    for message in grib.messages(memoryview(mapped), str(path)):
+        where = f"{path} byte {message.offset}"
+        digest = sha256(message.data)
+        for part, field in enumerate(grib.split(message.data, where)):
+            head = grib.header(field, where)
+            if head is not None and not head.kind and head.step >= timedelta(0):
+                length = len(message.data)
+                yield head, Entry(path, message.offset, length, part, head.step, digest)
 
 
 def _choose(key: FieldKey, entries: list[Entry]) -> tuple[Entry, list[str]]:
