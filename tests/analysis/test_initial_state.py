@@ -221,3 +221,54 @@ def test_the_clock_of_another_zone_changes_nothing(
         time.tzset()
     assert state.valid_times == (CYCLE.init_time,)
     assert state.valid_times[0].utcoffset() == timedelta(0)
+
+
+def test_a_write_that_is_cut_short_leaves_no_analysis(
+    source: Counting, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store fills up just before the commit; the next attempt goes through."""
+    from mosaic_core.errors import StoreError
+
+    def full(self: ObjectStore, key: str, data: bytes) -> None:
+        raise StoreError("no space left on device", "room for an analysis")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, "put", full)
+        with pytest.raises(StoreError, match="no space left"):
+            checked_analysis(source, IFS_TIMES[0], GRID, IFS_CHANNELS, store=store)
+    assert read_analysis(store, "ifs", IFS_TIMES[0], IFS_CHANNELS, GRID) is None
+    checked_analysis(source, IFS_TIMES[0], GRID, IFS_CHANNELS, store=store)
+    assert read_analysis(store, "ifs", IFS_TIMES[0], IFS_CHANNELS, GRID) is not None
+
+
+def test_killed_while_writing_the_analysis_is_fetched_again(
+    shared_data: Path, tmp_path: Path, source: Counting
+) -> None:
+    """kill -9 between the arrays and the commit."""
+    import os
+    import signal
+    import subprocess
+    import sys
+
+    code = (
+        "import os, sys, signal\n"
+        "from datetime import datetime, UTC\n"
+        "from mosaic_core.storage import ObjectStore, open_store\n"
+        "from mosaic_core.analysis.initial_state import checked_analysis\n"
+        "from mosaic_core.analysis.sources import make_source\n"
+        "from tests.analysis.conftest import *\n"
+        "from mosaic_core.grid import LatLonGrid\n"
+        "ObjectStore.put = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "source = make_source(ifs_settings(Path(sys.argv[1])))\n"
+        "checked_analysis(source, IFS_TIMES[0], LatLonGrid.with_poles(36, 19), IFS_CHANNELS,\n"
+        "                 store=open_store(sys.argv[2]))\n"
+    )
+    command = [sys.executable, "-c", code, str(shared_data), str(tmp_path / "store")]
+    root = str(Path(__file__).parents[2])
+    ended = subprocess.run(command, cwd=root, env=os.environ | {"PYTHONPATH": root}, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    store = open_store(tmp_path / "store")
+    assert list(store.list("analyses"))
+    assert read_analysis(store, "ifs", IFS_TIMES[0], IFS_CHANNELS, GRID) is None
+    checked_analysis(source, IFS_TIMES[0], GRID, IFS_CHANNELS, store=store)
+    assert read_analysis(store, "ifs", IFS_TIMES[0], IFS_CHANNELS, GRID) is not None
