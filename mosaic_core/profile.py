@@ -50,6 +50,8 @@ class Profile:
         keepbits: mantissa bits that are kept, by variable; others are lossless.
         products: ids in `config/products.yaml`.
         history: what to do when a past analysis is missing.
+        leave_out_checks: checks of analyses that this profile does without; recorded.
+        finer_grid: whether analyses coarser than the model grid may be interpolated to it.
         static: file of static fields; None takes the source's own or the shipped ones.
         statistics: file of normalisation statistics for untrained weights; None takes the
             source's own or the shipped climatology.
@@ -74,6 +76,8 @@ class Profile:
     keepbits: Mapping[str, int] = field(default_factory=dict)
     products: tuple[str, ...] = ("statistics", "spectra", "maps")
     history: Literal["stop", "last_whole_history"] = "stop"
+    leave_out_checks: tuple[str, ...] = ()
+    finer_grid: Literal["refuse", "bilinear"] = "refuse"
     static: str | None = None
     statistics: str | None = None
     events: Events = Events()

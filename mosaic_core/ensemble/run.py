@@ -170,7 +170,12 @@ class _Run:
 
     def compute(self, writer: ThreadPoolExecutor) -> None:
         if self.before:
-            _log.info("resuming %s: %d of %d member-steps are there", self.layout.cycle, self.before, self.total)
+            _log.info(
+                "resuming %s: %d of %d member-steps are there",
+                self.layout.cycle,
+                self.before,
+                self.total,
+            )
         for window, batch in self.todo:
             values = self._window(window, batch)
             self._settle()

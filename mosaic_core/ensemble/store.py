@@ -193,7 +193,9 @@ class ForecastStore:
     def read_steps(self, batch: int, steps: Sequence[int]) -> NDArray[np.float32]:
         """Written states of a batch: (member, step, longitude, latitude, channel)."""
         members = self.layout.batches[batch]
-        group = zarr.open_group(self.objects.zarr(f"{self.prefix}/{NAME}", read_only=True), mode="r")
+        group = zarr.open_group(
+            self.objects.zarr(f"{self.prefix}/{NAME}", read_only=True), mode="r"
+        )
         rows = slice(members.start - 1, members.stop - 1)
         columns = slice(steps[0] - 1, steps[-1])
         grid, channels = self.layout.grid, self.layout.channels
@@ -259,4 +261,3 @@ def round_mantissa(values: NDArray[np.float32], keepbits: int) -> NDArray[np.flo
     mask = np.uint32((0xFFFFFFFF >> dropped) << dropped)
     odd = (bits >> np.uint32(dropped)) & np.uint32(1)
     return ((bits + half + odd) & mask).view(np.float32)
-

@@ -86,3 +86,19 @@ def choose(q: Tensor, block_size: int, backend: Backend | None = None) -> Backen
             _logged.add((candidate, reason))
             _log.info("attention backend %s declined: %s", candidate, reason)
     raise AssertionError("the blocked backend never declines")
+
+
+def require(backend: Backend, device: torch.device) -> None:
+    """Refuse a host on which `backend` cannot run, so that production never falls back.
+
+    Raises:
+        DeviceError: it cannot; the reason is given.
+    """
+    probe = torch.zeros(1, 128, 1, 64, dtype=torch.float16, device=device)
+    reason = declined(backend, probe, 128)
+    if reason is not None:
+        raise DeviceError(
+            f"this profile requires the {backend!r} kernels: {reason}",
+            f"a host on which {backend!r} runs",
+            "provide what is missing, or drop `require:` from the profile",
+        )

@@ -66,7 +66,12 @@ def _forward(
 
 
 def block_sparse_attention(
-    q: Tensor, k: Tensor, v: Tensor, block_indices: Tensor, block_size: int, out: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    block_indices: Tensor,
+    block_size: int,
+    out: Tensor | None = None,
 ) -> Tensor:
     """See `mosaic_core.kernels.sparse_attention.block_sparse_attention`. Forward only."""
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))

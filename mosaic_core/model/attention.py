@@ -67,9 +67,7 @@ class BlockSparseAttention(nn.Module):
     def __init__(self, stage: StageConfig, branches: tuple[str, ...] = BRANCHES) -> None:
         super().__init__()
         self.stage = stage
-        self.branches = tuple(
-            b for b in branches if not (b == "selected" and stage.selected == 0)
-        )
+        self.branches = tuple(b for b in branches if not (b == "selected" and stage.selected == 0))
         width = stage.dim // stage.heads
         self.to_q = linear(stage.dim, stage.dim)
         self.to_k = linear(stage.dim, stage.kv_heads * width)

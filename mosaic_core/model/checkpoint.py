@@ -130,25 +130,41 @@ def _outline(config: ModelConfig, static: Tensor) -> Mosaic:
 
 def require_fit(config: ModelConfig, file: ModelFile) -> None:
     """Refuse a file of another variant, naming each tensor that is wrong."""
-    expected = parameter_shapes(config)
-    problems = [f"missing {name} {shape}" for name, shape in expected.items() if name not in file.weights]
-    for name, tensor in file.weights.items():
-        if name not in expected:
-            problems.append(f"unexpected {name} {tuple(tensor.shape)}")
-        elif tuple(tensor.shape) != expected[name]:
-            problems.append(f"{name} is {tuple(tensor.shape)}, expected {expected[name]}")
-        elif not torch.isfinite(tensor).all():
-            problems.append(f"{name} holds values that are not finite")
+    problems = _misfits(config, file.weights)
     channels = len(config.channel_set)
     for label, values in (("state_mean", file.mean), ("state_std", file.std)):
         if tuple(values.shape) != (channels,):
             problems.append(f"{label} is {tuple(values.shape)}, expected ({channels},)")
         elif not torch.isfinite(values).all() or (label == "state_std" and (values <= 0).any()):
             problems.append(f"{label} holds values that are not finite or not positive")
+    _refuse(config, problems)
+
+
+def require_names(config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
+    """Refuse the weights of another variant, without statistics and static fields."""
+    _refuse(config, _misfits(config, weights))
+
+
+def _misfits(config: ModelConfig, weights: Mapping[str, Tensor]) -> list[str]:
+    expected = parameter_shapes(config)
+    problems = [
+        f"missing {name} {shape}" for name, shape in expected.items() if name not in weights
+    ]
+    for name, tensor in weights.items():
+        if name not in expected:
+            problems.append(f"unexpected {name} {tuple(tensor.shape)}")
+        elif tuple(tensor.shape) != expected[name]:
+            problems.append(f"{name} is {tuple(tensor.shape)}, expected {expected[name]}")
+        elif not torch.isfinite(tensor).all():
+            problems.append(f"{name} holds values that are not finite")
+    return problems
+
+
+def _refuse(config: ModelConfig, problems: list[str]) -> None:
     if problems:
         raise CheckpointError(
             f"{len(problems)} tensors do not fit variant {config.name!r}: " + "; ".join(problems),
-            f"the {len(expected)} parameters of {config.name!r}",
+            f"the parameters and statistics of {config.name!r}",
             "use the checkpoint of this variant, or the configuration of that checkpoint",
         )
 
@@ -251,7 +267,9 @@ def write_model(config: ModelConfig, file: ModelFile, target: Path) -> None:
     """Write one safetensors file; it appears whole or not at all."""
     from safetensors.torch import save_file
 
-    tensors = {f"weights.{name}": value.contiguous().float() for name, value in file.weights.items()}
+    tensors = {
+        f"weights.{name}": value.contiguous().float() for name, value in file.weights.items()
+    }
     tensors |= {f"tables.{name}": value.contiguous() for name, value in file.tables.items()}
     tensors |= {"state_mean": file.mean, "state_std": file.std, "static": file.static.contiguous()}
     metadata = {**file.metadata, "format": FORMAT, "config": json.dumps(asdict(config))}
@@ -284,7 +302,9 @@ def read_model(path: Path) -> ModelFile:
         raise CheckpointError(
             f"{path} cannot be read: {error}", "a whole safetensors file", "convert it again"
         ) from error
-    if metadata.get("format") != FORMAT or not {"state_mean", "state_std", "static"} <= set(tensors):
+    if metadata.get("format") != FORMAT or not {"state_mean", "state_std", "static"} <= set(
+        tensors
+    ):
         raise CheckpointError(
             f"{path} has format {metadata.get('format')!r}",
             FORMAT,

@@ -147,7 +147,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.step_hours < 1 or self.step_hours % 6:
-            raise ConfigurationError(f"{self.name}: steps of {self.step_hours} h", "a multiple of 6")
+            raise ConfigurationError(
+                f"{self.name}: steps of {self.step_hours} h", "a multiple of 6"
+            )
         if self.history < 1 or self.neighbours < 1 or self.noise_dim < 1:
             raise ConfigurationError(
                 f"{self.name}: history {self.history}, neighbours {self.neighbours}, "
@@ -217,7 +219,9 @@ class ModelConfig:
         first, second, *rest = self.stages
         deeper = replace(
             second,
-            encoder_depth=second.encoder_depth + first.encoder_depth + (0 if rest else first.decoder_depth),
+            encoder_depth=second.encoder_depth
+            + first.encoder_depth
+            + (0 if rest else first.decoder_depth),
             decoder_depth=second.decoder_depth + first.decoder_depth if rest else 0,
         )
         return (deeper, *rest)

@@ -54,7 +54,9 @@ class FeedForward(nn.Module):
     def _rows(self, x: Tensor, shift: Tensor | None) -> Tensor:
         u1, u3 = self.w13(x).chunk(2, dim=-1)
         gate = u1 if shift is None else u1 + shift
-        out: Tensor = self.w2(F.silu(gate, inplace=not torch.is_grad_enabled() and shift is not None) * u3)
+        out: Tensor = self.w2(
+            F.silu(gate, inplace=not torch.is_grad_enabled() and shift is not None) * u3
+        )
         return out
 
 

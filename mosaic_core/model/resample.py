@@ -30,9 +30,7 @@ class Downsample(nn.Module):
         self.proj_x = linear(children * dim, dim_out)
         self.proj_pos = linear(3 * children, dim_out)
         self.norm = RMSNorm()
-        self.register_buffer(
-            "rel_pos", standardised(coarse.child_offsets(fine)), persistent=False
-        )
+        self.register_buffer("rel_pos", standardised(coarse.child_offsets(fine)), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, fine token, dim) -> (batch, coarse token, dim_out)."""
@@ -53,9 +51,7 @@ class Upsample(nn.Module):
         self.proj_x = linear(dim, children * dim_out)
         self.proj_pos = linear(3 * children, children * dim_out)
         self.norm = RMSNorm()
-        self.register_buffer(
-            "rel_pos", standardised(coarse.child_offsets(fine)), persistent=False
-        )
+        self.register_buffer("rel_pos", standardised(coarse.child_offsets(fine)), persistent=False)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """(batch, coarse token, dim), (batch, fine token, dim_out) -> (batch, fine token, dim_out)."""

@@ -42,7 +42,9 @@ def state(golden: Path, model: LoadedModel) -> InitialState:
     return InitialState(CYCLE, config.lat_lon, config.channel_set, values, times)
 
 
-def begin(folder: Path, model: LoadedModel, state: InitialState, **changes: object) -> ForecastStore:
+def begin(
+    folder: Path, model: LoadedModel, state: InitialState, **changes: object
+) -> ForecastStore:
     layout = layout_for(model, state, SPEC, window=2, batch=2)
     return ForecastStore.begin(open_store(folder), "f", replace(layout, **changes))  # type: ignore[arg-type]
 
@@ -80,14 +82,14 @@ def test_the_store_holds_what_the_rollout_yields(
         field = dataset[channel.variable]
         if channel.level is not None:
             field = field.sel(level=channel.level)
-        found = field.sel(number=[1, 2]).transpose(
-            "lead_time", "number", "longitude", "latitude"
-        )
+        found = field.sel(number=[1, 2]).transpose("lead_time", "number", "longitude", "latitude")
         expected = torch.stack(steps)[..., index]
         np.testing.assert_array_equal(found.values, expected.numpy())
 
 
-def test_the_store_describes_itself(tmp_path: Path, model: LoadedModel, state: InitialState) -> None:
+def test_the_store_describes_itself(
+    tmp_path: Path, model: LoadedModel, state: InitialState
+) -> None:
     dataset = begin(tmp_path, model, state).open()
     assert dataset.sizes["number"] == 3
     assert list(dataset.number.values) == [1, 2, 3]
@@ -264,9 +266,7 @@ def test_progress_ends_with_everything_done(
     assert seen[-1].end - seen[0].end < timedelta(minutes=5)
 
 
-def test_the_batch_fits_the_memory(
-    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_batch_fits_the_memory(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     assert fitting_batch(model.config, 24, 8, cpu) == 24
     memory = type("Memory", (), {"available": 1000})

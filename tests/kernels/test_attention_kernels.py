@@ -50,7 +50,10 @@ def test_gradients_of_the_selected_branch_are_the_published_ones(
     given = load(golden, case)
     inputs = [given[name].requires_grad_() for name in "qkv"]
     out = block_sparse_attention(
-        *inputs, given["indices"], block_size=int(given["block_size"]), backend=backend  # type: ignore[arg-type]
+        *inputs,
+        given["indices"],
+        block_size=int(given["block_size"]),
+        backend=backend,  # type: ignore[arg-type]
     )
     (out * given["grad_out"]).sum().backward()
     for name, tensor in zip("qkv", inputs, strict=True):

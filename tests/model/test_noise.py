@@ -25,7 +25,9 @@ def test_a_member_is_the_same_alone_and_in_any_batch(
 
 
 def test_noise_is_standard_normal() -> None:
-    sample = np.concatenate([member_noise(1, CYCLE, m, s, 32) for m in range(40) for s in range(40)])
+    sample = np.concatenate(
+        [member_noise(1, CYCLE, m, s, 32) for m in range(40) for s in range(40)]
+    )
     assert abs(sample.mean()) < 0.02
     assert abs(sample.std() - 1) < 0.02
     assert abs((np.abs(sample) < 1.96).mean() - 0.95) < 0.005

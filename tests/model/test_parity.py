@@ -109,7 +109,9 @@ def test_activations_and_selected_blocks(golden: Path, variant: str) -> None:
     for name in chosen:
         found = lists[name.removeprefix("topk/")]
         expected = given[name].long()
-        assert torch.equal(found.sort(-1).values.view(expected.shape), expected.sort(-1).values), name
+        assert torch.equal(found.sort(-1).values.view(expected.shape), expected.sort(-1).values), (
+            name
+        )
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -1,0 +1,3 @@
+from mosaic_core.cli import main
+
+main()

@@ -1,0 +1,212 @@
+"""`mosaic run`, `mosaic demo`, `mosaic ingest`."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mosaic_core.cli.options import AsJson, Overrides, ProfileName
+
+if TYPE_CHECKING:
+    from mosaic_core.cycle import Cycle
+    from mosaic_core.pipeline.run import CycleReport, Reporter
+    from mosaic_core.pipeline.site import Site
+
+CycleArgument = Annotated[
+    str | None,
+    typer.Argument(help="Initial time, such as 2026-11-20T00Z; the newest there can be by default."),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(demo)
+    app.command()(run)
+    app.command()(ingest)
+
+
+def run(
+    cycle: CycleArgument = None,
+    profile: ProfileName = "demo",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a whole cycle: analysis, ensemble, products, publication."""
+    site = _open(profile, overrides)
+    report = _run(site, _cycle(site, cycle), quiet=as_json)
+    if as_json:
+        typer.echo(json.dumps(_plain(report)))
+    else:
+        _show(report)
+
+
+def demo(
+    overrides: Overrides = None,
+    cycle: Annotated[str | None, typer.Option(help="Initial time of the cycle.")] = None,
+) -> None:
+    """Run a cycle on the embedded defaults: offline, a folder as store, SQLite, the CPU."""
+    from rich.console import Console
+
+    site = _open("demo", overrides)
+    console = Console()
+    when = _cycle(site, cycle)
+    console.print(
+        f"[bold]A forecast from {when}[/]: {site.profile.members} members, "
+        f"{site.profile.steps * site.config.step_hours} h, on a simulated atmosphere.\n"
+    )
+    report = _run(site, when)
+    _show(report)
+    _teach(console, report, site)
+
+
+def ingest(
+    cycle: CycleArgument = None,
+    profile: ProfileName = "demo",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch, check and store the analyses of a cycle; run nothing."""
+    from mosaic_core.pipeline import stages
+
+    site = _open(profile, overrides)
+    state = stages.ingest(site, _cycle(site, cycle))
+    if as_json:
+        document = {
+            "cycle": state.cycle.id,
+            "digest": state.digest,
+            "degraded": list(state.degraded),
+            "valid_times": [t.isoformat() for t in state.valid_times],
+            "checks": list(state.provenance.get("checks", [])),
+        }
+        typer.echo(json.dumps(document))
+        return
+    for entry in stages.inputs_of(site, state):
+        passed = sum(status == "passed" for status in entry.checks.values())
+        typer.echo(f"{entry.valid_time:%Y-%m-%dT%HZ}  {passed} checks passed  {entry.url}")
+    for reason in state.degraded:
+        typer.echo(f"degraded: {reason}")
+
+
+def _open(profile: str, overrides: list[str] | None) -> Site:
+    from mosaic_core.pipeline.site import open_site
+    from mosaic_core.profile import Profile
+
+    return open_site(Profile.load(profile, overrides or ()))
+
+
+def _cycle(site: Site, text: str | None) -> Cycle:
+    from datetime import UTC, datetime
+
+    from mosaic_core.cycle import Cycle
+
+    if text is not None:
+        return Cycle.parse(text)
+    first = getattr(site.source, "first_cycle", None)
+    if first is not None:
+        found: Cycle = first(site.config.history, site.config.step_hours)
+        return found
+    return Cycle.latest_before(datetime.now(UTC))
+
+
+def _run(site: Site, cycle: Cycle, quiet: bool = False) -> CycleReport:
+    from mosaic_core.pipeline.run import run_cycle
+
+    with ExitStack() as stack:
+        return run_cycle(site, cycle, None if quiet else _reporter(stack, site))
+
+
+def _reporter(stack: ExitStack, site: Site) -> Reporter:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from mosaic_core.pipeline.run import Reporter
+
+    bar = stack.enter_context(
+        Progress(
+            TextColumn("{task.description:10}"), BarColumn(30), MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"), console=Console(stderr=True),
+        )  # fmt: skip
+    )
+    tasks: dict[str, Any] = {}
+
+    def stage(name: str, text: str) -> None:
+        for task in tasks.values():
+            bar.update(task, total=1 if bar.tasks[task].total is None else bar.tasks[task].total)
+            bar.update(task, completed=bar.tasks[task].total or 1)
+        total = site.profile.members * site.profile.steps if name == "forecast" else None
+        tasks[name] = bar.add_task(name, total=total, note=text)
+
+    def progress(state: Any) -> None:
+        note = f"{state.rate:.1f} member-steps/s, ends {state.end:%H:%M:%S} UTC"
+        bar.update(tasks["forecast"], completed=state.done, note=note)
+
+    def finish() -> None:
+        for task in tasks.values():
+            bar.update(task, total=bar.tasks[task].total or 1)
+            bar.update(task, completed=bar.tasks[task].total)
+
+    stack.callback(finish)
+    return Reporter(stage, progress)
+
+
+def _plain(report: CycleReport) -> dict[str, Any]:
+    return {
+        "cycle": report.cycle.id,
+        "outcome": report.outcome,
+        "revision": report.manifest.revision,
+        "url": report.url,
+        "digest": report.manifest.digest,
+        "timings": report.timings,
+        "products": sorted({asset.product for asset in report.manifest.assets}),
+        "missing": {m.product: m.reason for m in report.manifest.missing},
+        "degraded": report.manifest.quality.degraded,
+        "flags": list(report.manifest.quality.flags),
+        "undelivered": report.undelivered,
+    }
+
+
+def _show(report: CycleReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    manifest = report.manifest
+    for flag in manifest.quality.flags:
+        console.print(f"[bold yellow]{flag}[/]")
+    table = Table("product", "files", "objects", "MB", "covers", title=None)
+    for product in dict.fromkeys(asset.product for asset in manifest.assets):
+        assets = [a for a in manifest.assets if a.product == product]
+        hours = sorted({h for a in assets for h in a.lead_hours})
+        table.add_row(
+            product, str(len(assets)), str(sum(a.objects for a in assets)),
+            f"{sum(a.bytes for a in assets) / 1e6:.1f}",
+            f"{hours[0]}..{hours[-1]} h" if hours else "",
+        )  # fmt: skip
+    for missing in manifest.missing:
+        table.add_row(missing.product, "[red]missing[/]", "", "", missing.reason)
+    console.print(table)
+    times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.timings.items())
+    verb = "published" if report.outcome == "published" else "was published before, unchanged"
+    console.print(f"{manifest.variant} {manifest.cycle} r{manifest.revision} {verb} ({times})")
+    console.print(report.url, soft_wrap=True)
+    for problem in report.undelivered:
+        console.print(f"[yellow]a notice was not delivered: {problem}[/]")
+
+
+def _teach(console: Any, report: CycleReport, site: Site) -> None:
+    maps = [a.key for a in report.manifest.assets if a.key.endswith(".png")]
+    console.print("\n[bold]Look at it[/]")
+    for key in maps[:3]:
+        console.print(f"  {report.url}/{key}", soft_wrap=True)
+    store = site.profile.store
+    console.print(f'  python -c "import xarray; print(xarray.open_zarr(\'{report.url}/ensemble.zarr\'))"',
+                  soft_wrap=True)  # fmt: skip
+    console.print("  mosaic products verify      every byte against the manifest")
+    console.print("  mosaic status               what ran, when, for how long")
+    console.print("  mosaic doctor               what this machine can do")
+    console.print(
+        "\n[bold]On real analyses[/]: `mosaic run -p production`; docs/running.md says what it needs. "
+        f"Run the demo again and it goes on from {store}."
+    )

@@ -1,0 +1,1 @@
+"""The path of a cycle: plain functions, one a stage, and the order they run in."""

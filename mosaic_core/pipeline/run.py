@@ -1,0 +1,309 @@
+"""A whole cycle under one claim: ingest, forecast, products, publish; recorded in the catalog."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from mosaic_core.catalog.models import Claim, ForecastRun
+from mosaic_core.cycle import Cycle
+from mosaic_core.errors import CycleBusy, MosaicError
+from mosaic_core.initial_state import InitialState
+from mosaic_core.pipeline import stages
+from mosaic_core.pipeline.site import Site
+from mosaic_core.products.product import BuiltProduct, ProductFailure
+from mosaic_core.publication import events, layout
+from mosaic_core.publication.latest import read_manifest
+from mosaic_core.publication.manifest import Manifest, Timeliness
+from mosaic_core.publication.progress import InProgress, write_in_progress
+from mosaic_core.publication.publish import Publication, next_revision
+
+if TYPE_CHECKING:
+    from mosaic_core.ensemble.run import Progress
+
+CLAIM_SECONDS = 120.0
+_log = logging.getLogger(__name__)
+Stage = Literal["ingest", "forecast", "products", "publish"]
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Who is told how a cycle comes along."""
+
+    stage: Callable[[Stage, str], None] = lambda stage, text: None
+    progress: Callable[[Progress], None] = lambda progress: None
+
+
+@dataclass
+class CycleReport:
+    """What a run of a cycle did.
+
+    `outcome` is `published`, or `unchanged` when the same forecast was published before.
+    """
+
+    cycle: Cycle
+    outcome: str
+    manifest: Manifest
+    url: str
+    timings: dict[str, float] = field(default_factory=dict)
+    products: list[stages.ProductResult] = field(default_factory=list)
+    undelivered: list[str] = field(default_factory=list)
+
+
+def run_cycle(site: Site, cycle: Cycle, reporter: Reporter | None = None) -> CycleReport:
+    """Run a cycle to its publication; whatever an earlier attempt has done is kept.
+
+    Raises:
+        CycleBusy: another run holds this cycle.
+        MosaicError: the stage that failed; the catalog has the row, nothing is half published.
+    """
+    reporter = reporter or Reporter()
+    with _claimed(site, cycle) as alive:
+        return _Cycle(site, cycle, reporter, alive).run()
+
+
+@contextmanager
+def _claimed(site: Site, cycle: Cycle) -> Iterator[Callable[[], None]]:
+    """Hold the claim on a cycle, prolonging it in the background.
+
+    Yields:
+        a function that raises CycleBusy once the claim has been lost.
+    """
+    claim: Claim = site.catalog.claim(cycle, site.config.name, ttl=CLAIM_SECONDS)
+    stop, lost = threading.Event(), list[CycleBusy]()
+
+    def prolong() -> None:
+        while not stop.wait(CLAIM_SECONDS / 4):
+            try:
+                site.catalog.heartbeat(claim, ttl=CLAIM_SECONDS)
+            except CycleBusy as error:
+                lost.append(error)
+                return
+            except MosaicError as error:
+                _log.warning("the claim on %s could not be prolonged: %s", cycle, error)
+
+    thread = threading.Thread(target=prolong, name="claim", daemon=True)
+    thread.start()
+
+    def alive() -> None:
+        if lost:
+            raise lost[0]
+
+    try:
+        yield alive
+    finally:
+        stop.set()
+        thread.join()
+        if not lost:
+            try:
+                site.catalog.release(claim)
+            except MosaicError as error:
+                _log.warning("the claim on %s could not be released: %s", cycle, error)
+
+
+class _Cycle:
+    def __init__(
+        self, site: Site, cycle: Cycle, reporter: Reporter, alive: Callable[[], None]
+    ) -> None:
+        self.site, self.cycle, self.reporter, self.alive = site, cycle, reporter, alive
+        self.timings: dict[str, float] = {}
+        self.started = stages.now()
+        self.first_step = self.started
+        self.revision = 1
+        self.undelivered: list[str] = []
+        self.told_first = False
+
+    def run(self) -> CycleReport:
+        site, catalog = self.site, self.site.catalog
+        with self._timed("ingest", f"analyses from {site.source.name}"):
+            state = stages.ingest(site, self.cycle)
+        available = stages.now()
+        same = self._published_already(state)
+        if same is not None:
+            return CycleReport(
+                self.cycle, "unchanged", same, site.store.url(same.prefix), self.timings
+            )
+        version = site.model.version
+        row_of_model = catalog.record_model_version(
+            name=f"Mosaic {site.config.name}",
+            variant=version.variant,
+            checkpoint_sha256=version.sha256,
+            code_version=version.code_version,
+        )
+        self.revision = next_revision(site.store, site.config.name, self.cycle)
+        run = self._start(row_of_model.id)
+        try:
+            publication, results = self._produce(run, state, available)
+        except BaseException as error:
+            self._failed(run, error)
+            raise
+        manifest = publication.manifest
+        self._tell(events.published_event(site.store.url(), manifest))
+        return CycleReport(
+            self.cycle, publication.outcome, manifest, site.store.url(manifest.prefix),
+            self.timings, results, self.undelivered,
+        )  # fmt: skip
+
+    def _start(self, model_version: int) -> ForecastRun:
+        """The row of this run; one that died after its publication is first brought to its end."""
+        return self.site.catalog.start_run(
+            self.cycle,
+            self.site.config.name,
+            revision=self.revision,
+            model_version=model_version,
+            host=stages.host(),
+            device=self.site.profile.device,
+        )
+
+    def _produce(
+        self, run: ForecastRun, state: InitialState, available: object
+    ) -> tuple[Publication, list[stages.ProductResult]]:
+        site, catalog = self.site, self.site.catalog
+        profile = site.profile
+        catalog.set_state(run, "forecasting", timings=self.timings)
+        self._note_progress(0, None)
+        with self._timed("forecast", f"{profile.members} members, {profile.steps} steps"):
+            made = stages.forecast(site, self.cycle, state, self.revision, self._on_progress)
+        catalog.set_state(run, "products", timings=self.timings, device=made.device)
+        self.alive()
+        with self._timed("products", ", ".join(profile.products)):
+            results = stages.make_products(site, self.cycle, state, self.revision)
+        for result in results:
+            self._record_product(run, result)
+        self.alive()
+        catalog.set_state(run, "publishing", timings=self.timings)
+        timeliness = Timeliness(
+            nominal=self.cycle.init_time,
+            analysis_available=available,  # type: ignore[arg-type]
+            started=self.started,
+            first_step=self.first_step,
+        )
+        with self._timed("publish", site.store.url()):
+            publication = stages.publish_forecast(site, state, results, timeliness, self.revision)
+        manifest = publication.manifest
+        for asset in manifest.assets:
+            catalog.record_product(
+                run, key=asset.key, name=asset.product, media_type=asset.media_type,
+                state="published", size=asset.bytes, sha256=asset.sha256,
+            )  # fmt: skip
+        catalog.set_state(
+            run, publication.outcome, timings=self.timings, digest=manifest.digest,
+            published=manifest.timeliness.published,
+        )  # fmt: skip
+        return publication, results
+
+    def _published_already(self, state: InitialState) -> Manifest | None:
+        """The newest revision of the cycle, if this run could only repeat it."""
+        site, profile = self.site, self.site.profile
+        following = next_revision(site.store, site.config.name, self.cycle)
+        if following == 1:
+            return None
+        found = read_manifest(site.store, site.config.name, self.cycle, following - 1)
+        if found is None:
+            return None
+        version = site.model.version
+        inputs = [(i.source, i.valid_time, i.digest) for i in stages.inputs_of(site, state)]
+        same = (
+            found.model.checkpoint_sha256 == version.sha256
+            and found.model.code_version == version.code_version
+            and [(i.source, i.valid_time, i.digest) for i in found.inputs] == inputs
+            and (found.ensemble.members, found.ensemble.steps, found.ensemble.seed)
+            == (profile.members, profile.steps, profile.seed)
+            and {a.product for a in found.assets} | {m.product for m in found.missing}
+            == {"ensemble", *(product.id for product in site.products)}
+            and not any(m.product for m in found.missing)
+        )
+        if same:
+            self._settle(found)
+        return found if same else None
+
+    def _settle(self, manifest: Manifest) -> None:
+        """Bring the row of a run that died between its publication and its last note to its end."""
+        catalog = self.site.catalog
+        for run in catalog.runs(cycle=self.cycle, variant=self.site.config.name):
+            if run.revision == manifest.revision and run.state not in ("published", "unchanged"):
+                run = self._start_again(run)
+                for state in ("forecasting", "products", "publishing"):
+                    catalog.set_state(run, state)
+                catalog.set_state(
+                    run, "published", digest=manifest.digest,
+                    published=manifest.timeliness.published,
+                )  # fmt: skip
+
+    def _start_again(self, run: ForecastRun) -> ForecastRun:
+        return self.site.catalog.start_run(
+            self.cycle, self.site.config.name, revision=run.revision, host=stages.host()
+        )
+
+    def _record_product(self, run: ForecastRun, result: stages.ProductResult) -> None:
+        if isinstance(result, BuiltProduct):
+            return
+        assert isinstance(result, ProductFailure)
+        _log.warning("product %s is missing: %s", result.id, result.reason)
+        self.site.catalog.record_product(
+            run, key=result.id, name=result.id, state="failed", error=result.reason
+        )
+
+    def _failed(self, run: ForecastRun, error: BaseException) -> None:
+        text = str(error) if isinstance(error, MosaicError) else f"{type(error).__name__}: {error}"
+        try:
+            self.site.catalog.set_state(run, "failed", error=text, timings=self.timings)
+        except MosaicError as second:
+            _log.error("the failure of %s could not be recorded: %s", self.cycle, second)
+
+    def _on_progress(self, progress: Progress) -> None:
+        self.alive()
+        steps = progress.lead_hours // self.site.config.step_hours
+        if steps and not self.told_first:
+            self.told_first = True
+            self.first_step = stages.now()
+            note = self._note_progress(steps, progress)
+            step_hours = self.site.config.step_hours
+            self._tell(events.first_steps_event(self.site.store.url(), note, step_hours))
+        elif steps != getattr(self, "_noted", 0):
+            self._note_progress(steps, progress)
+        self._noted = steps
+        self.reporter.progress(progress)
+
+    def _note_progress(self, steps: int, progress: Progress | None) -> InProgress:
+        note = InProgress(
+            cycle=self.cycle,
+            variant=self.site.config.name,
+            revision=self.revision,
+            steps_done=steps,
+            steps=self.site.profile.steps,
+            updated=stages.now(),
+            expected_end=progress.end if progress else None,
+        )
+        write_in_progress(self.site.store, note)
+        return note
+
+    def _tell(self, event: dict[str, object]) -> None:
+        """Send an event; one that does not arrive is recorded, and never un-publishes."""
+        for delivery in events.notify(event, self.site.targets):
+            if not delivery.delivered:
+                text = f"{delivery.target.address}: {delivery.problem}"
+                self.undelivered.append(text)
+                self.site.catalog.record_event(
+                    "notice-undelivered", delivery.event_id, cycle=self.cycle,
+                    variant=self.site.config.name, problem=text,
+                )  # fmt: skip
+
+    @contextmanager
+    def _timed(self, stage: Stage, text: str) -> Iterator[None]:
+        self.alive()
+        self.reporter.stage(stage, text)
+        began = time.monotonic()
+        _log.info("%s %s: %s (%s)", self.site.config.name, self.cycle, stage, text)
+        try:
+            yield
+        finally:
+            self.timings[stage] = round(time.monotonic() - began, 3)
+        _log.info(
+            "%s %s: %s took %.1f s", self.site.config.name, self.cycle, stage, self.timings[stage]
+        )

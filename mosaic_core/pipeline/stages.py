@@ -1,0 +1,296 @@
+"""One function a stage. Each can be run again: same inputs, same bytes."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from mosaic_core import dims
+from mosaic_core.analysis.initial_state import HistoryPolicy, prepare_initial_state
+from mosaic_core.analysis.store import COMMIT
+from mosaic_core.analysis.store import analysis_key as stored_key
+from mosaic_core.cycle import Cycle
+from mosaic_core.initial_state import InitialState
+from mosaic_core.pipeline.site import Site
+from mosaic_core.products.product import (
+    UNTRAINED,
+    BuiltProduct,
+    ProductContext,
+    ProductFailure,
+    build_products,
+)
+from mosaic_core.publication import layout
+from mosaic_core.publication.manifest import (
+    ZARR_MEDIA_TYPE,
+    AssetDraft,
+    Ensemble,
+    Input,
+    ManifestDraft,
+    Missing,
+    Model,
+    Quality,
+    Timeliness,
+)
+from mosaic_core.publication.publish import Publication, publish
+
+if TYPE_CHECKING:
+    from mosaic_core.ensemble.run import Progress
+
+ProductResult = BuiltProduct | ProductFailure
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A whole ensemble in the store, not yet published."""
+
+    cycle: Cycle
+    revision: int
+    members: int
+    steps: int
+    seed: int
+    device: str
+    batch: int
+    seconds: float
+
+
+def ingest(site: Site, cycle: Cycle) -> InitialState:
+    """Fetch, check and store the analyses of a cycle, and build the state it starts from.
+
+    Analyses that are stored already are read back, not fetched again. The verdict on each goes
+    into the catalog, that on a refused one too.
+
+    Raises:
+        AnalysisError: missing, unreadable or refused by name.
+    """
+    config = site.config
+    try:
+        state = prepare_initial_state(
+            site.source,
+            cycle,
+            config.lat_lon,
+            config.channel_set,
+            config.step_hours,
+            config.history,
+            HistoryPolicy(missing=site.profile.history),
+            store=site.store,
+            static=site.static_fields,
+            checks=site.checks,
+            finer=site.profile.finer_grid,
+        )
+    except Exception as error:
+        site.catalog.record_event(
+            "ingest-failed",
+            site.source.name,
+            cycle=cycle,
+            variant=config.name,
+            error=f"{type(error).__name__}: {error}",
+        )
+        raise
+    for entry in inputs_of(site, state):
+        site.catalog.record_analysis(
+            Cycle(entry.valid_time),
+            source=entry.source,
+            digest=entry.digest,
+            checks=dict(entry.checks),
+            state="degraded" if state.degraded else "accepted",
+            url=entry.url,
+        )
+    return state
+
+
+def inputs_of(site: Site, state: InitialState) -> tuple[Input, ...]:
+    """The stored analyses of a state, with their digests and the verdict of each check."""
+    import json
+
+    found = []
+    for valid_time in state.valid_times:
+        key = stored_key(site.source.name, valid_time)
+        commit = json.loads(site.store.get(f"{key}/{COMMIT}"))
+        found.append(
+            Input(
+                source=site.source.name,
+                valid_time=valid_time,
+                digest=commit["digest"],
+                checks={check["check"]: check["status"] for check in commit["checks"]},
+                url=site.store.url(key),
+            )
+        )
+    return tuple(found)
+
+
+def forecast(
+    site: Site,
+    cycle: Cycle,
+    state: InitialState,
+    revision: int = 1,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Forecast:
+    """Run what the ensemble of a cycle lacks; a killed run goes on where it stopped."""
+    from mosaic_core.ensemble.layout import EnsembleSpec
+    from mosaic_core.ensemble.run import layout_for, run_ensemble
+    from mosaic_core.ensemble.store import ForecastStore
+    from mosaic_core.kernels.dispatch import forced_backend
+
+    profile = site.profile
+    began = time.monotonic()
+    model = site.model.load()
+    wanted = layout_for(
+        model,
+        state,
+        EnsembleSpec(profile.members, profile.steps, profile.seed),
+        profile.precision,
+        dict(profile.keepbits),
+        profile.window,
+    )
+    prefix = layout.forecast_prefix(site.config.name, cycle, revision)
+    store = ForecastStore.begin(site.store, prefix, wanted)
+    with forced_backend(None if profile.kernels == "auto" else profile.kernels):
+        run_ensemble(model, state, store, on_progress)
+    return Forecast(
+        cycle, revision, profile.members, profile.steps, profile.seed,
+        str(model.device), store.layout.batch, time.monotonic() - began,
+    )  # fmt: skip
+
+
+def make_products(
+    site: Site, cycle: Cycle, state: InitialState, revision: int = 1
+) -> list[ProductResult]:
+    """Make every product of a whole ensemble; one that fails does not hold back the others."""
+    from mosaic_core.ensemble.store import open_ensemble
+
+    prefix = layout.forecast_prefix(site.config.name, cycle, revision)
+    ensemble = open_ensemble(site.store, prefix)
+    return build_products(site.products, ensemble, context_of(site, state), site.store, prefix)
+
+
+def context_of(site: Site, state: InitialState) -> ProductContext:
+    """What the products say about the forecast."""
+    version = site.model.version
+    return ProductContext(
+        cycle=state.cycle,
+        variant=site.config.name,
+        model=f"Mosaic {version.text}",
+        members=site.profile.members,
+        step_hours=site.config.step_hours,
+        trained=version.trained,
+        quality=tuple(f"Degraded input: {reason}" for reason in state.degraded),
+        licence=version.licence,
+        attribution=version.attribution,
+        analysis=analysis_of(state),
+    )
+
+
+def analysis_of(state: InitialState) -> xr.Dataset:
+    """The initial state as an analysis dataset: valid_time, level, latitude, longitude."""
+    levels = sorted({c.level for c in state.channels if c.level is not None})
+    variables: dict[str, Any] = {}
+    for name, own in state.channels.variables.items():
+        planes = {
+            channel.level: state.values[..., i].transpose(0, 2, 1)
+            for i, channel in enumerate(state.channels)
+            if channel.variable == name
+        }
+        if not own:
+            variables[name] = ((dims.VALID_TIME, dims.LATITUDE, dims.LONGITUDE), planes[None])
+            continue
+        blank = np.full_like(next(iter(planes.values())), np.nan)
+        stacked = np.stack([planes.get(level, blank) for level in levels], axis=1)
+        variables[name] = ((dims.VALID_TIME, dims.LEVEL, dims.LATITUDE, dims.LONGITUDE), stacked)
+    times = [np.datetime64(t.astimezone(UTC).replace(tzinfo=None), "ns") for t in state.valid_times]
+    coordinates: dict[str, Any] = {
+        dims.VALID_TIME: times,
+        dims.LATITUDE: list(state.grid.latitudes),
+        dims.LONGITUDE: list(state.grid.longitudes),
+    }
+    if levels:
+        coordinates[dims.LEVEL] = levels
+    return xr.Dataset(variables, coordinates)
+
+
+def publish_forecast(
+    site: Site,
+    state: InitialState,
+    results: Sequence[ProductResult],
+    timeliness: Timeliness,
+    revision: int = 1,
+) -> Publication:
+    """Publish the ensemble with the products that are whole; the manifest says what is missing."""
+    profile, config, version = site.profile, site.config, site.model.version
+    prefix = layout.forecast_prefix(config.name, state.cycle, revision)
+    assets = [_ensemble_asset(site)]
+    missing = []
+    for result in results:
+        if isinstance(result, ProductFailure):
+            missing.append(Missing(result.id, result.reason))
+            continue
+        for asset in result.assets:
+            assets.append(
+                AssetDraft(
+                    key=asset.key.removeprefix(f"{prefix}/"),
+                    product=result.id,
+                    media_type=asset.media_type,
+                    title=asset.title,
+                    variables=tuple(asset.variables),
+                    lead_hours=tuple(int(hours) for hours in asset.lead_hours),
+                    chunks=dict(asset.chunks),
+                    attributes={"notes": list(result.notes)} if result.notes else {},
+                    sha256=asset.sha256,
+                )
+            )
+    flags = [f"Degraded input: {reason}" for reason in state.degraded]
+    if not version.trained:
+        flags.insert(0, UNTRAINED)
+    draft = ManifestDraft(
+        cycle=state.cycle,
+        variant=config.name,
+        model=Model(
+            name=f"Mosaic {config.name}",
+            checkpoint_sha256=version.sha256,
+            code_version=version.code_version,
+            notes="" if version.trained else f"{UNTRAINED}.",
+        ),
+        ensemble=Ensemble(profile.members, profile.steps, config.step_hours, profile.seed),
+        inputs=inputs_of(site, state),
+        assets=tuple(assets),
+        timeliness=timeliness,
+        missing=tuple(missing),
+        quality=Quality(degraded=bool(state.degraded), flags=tuple(flags)),
+        licence=version.licence,
+        attribution=version.attribution or "mosaic-forecast",
+    )
+    return publish(
+        site.store,
+        draft,
+        revision=revision,
+        discard=[f"{result.id}.zarr" for result in results if isinstance(result, ProductFailure)],
+        lock=site.catalog.exclusive(f"latest:{config.name}"),
+    )
+
+
+def _ensemble_asset(site: Site) -> AssetDraft:
+    profile, config = site.profile, site.config
+    hours = tuple(config.step_hours * (i + 1) for i in range(profile.steps))
+    return AssetDraft(
+        key="ensemble.zarr",
+        product="ensemble",
+        media_type=ZARR_MEDIA_TYPE,
+        title="Every member, step and channel",
+        variables=tuple(config.channel_set.variables),
+        lead_hours=hours,
+        attributes={"keepbits": dict(profile.keepbits)} if profile.keepbits else {},
+    )
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def host() -> str:
+    return socket.gethostname()
