@@ -410,7 +410,11 @@ def _store_error(error: Exception, url: str, action: str) -> StoreError:
     else:
         text = str(error).split("\n\nDebug source", 1)[0]
     if "NoSuchBucket" not in text:
-        if isinstance(error, (NotFoundError, FileNotFoundError)):
+        # A folder where an object is asked for, or a file in the middle of its key: no object.
+        other_kind = action in ("read", "delete") and any(
+            f"os error {number})" in text for number in (errno.EISDIR, errno.ENOTDIR)
+        )
+        if other_kind or isinstance(error, (NotFoundError, FileNotFoundError)):
             return ObjectMissing(f"there is no object {url}", "one", "check the key")
         if isinstance(error, (AlreadyExistsError, PreconditionError, FileExistsError)):
             return ObjectExists(f"{url} exists already", "no object of that key")

@@ -584,7 +584,7 @@ class Catalog:
     def _insert_new(self, session: Session, table: Any, values: Mapping[str, Any]) -> bool:
         """Insert unless a unique row of that identity is there; whether it was inserted."""
         statement = self._insert(table).values(dict(values)).on_conflict_do_nothing()
-        return _count(session.execute(statement)) == 1
+        return session.execute(statement.returning(table.id)).first() is not None
 
     def _move(
         self,

@@ -129,9 +129,9 @@ def open_forecast(
         raise PublicationError(
             f"{asset.key} is {asset.media_type}", "a Zarr", "fetch it: `mosaic products get`"
         )
-    return xr.open_zarr(
-        store.zarr(f"{found.prefix}/{asset.key}", read_only=True), consolidated=True
-    )
+    zarr = store.zarr(f"{found.prefix}/{asset.key}", read_only=True)
+    dataset: xr.Dataset = xr.open_zarr(zarr, consolidated=True)
+    return dataset
 
 
 def get(
@@ -192,7 +192,7 @@ def wait_for(
         store = open_store(url, create=False)
         try:
             return _manifest(store, _variant(store, variant), wanted)
-        except _NotPublished as error:
+        except _NotPublishedError as error:
             left = end - time.monotonic()
             if left <= 0:
                 raise PublicationError(
@@ -296,14 +296,14 @@ def _list_of(store: ObjectStore, asset: Asset, prefix: str) -> dict[str, str]:
     return listed
 
 
-class _NotPublished(PublicationError):
+class _NotPublishedError(PublicationError):
     pass
 
 
 def _latest(store: ObjectStore, variant: str) -> Latest:
     found = read_latest(store, variant)
     if found is None:
-        raise _NotPublished(
+        raise _NotPublishedError(
             f"no forecast of {variant} is published in {store.root}",
             f"{layout.latest_key(variant)}",
             "wait for the first cycle, or check the root and the variant",
@@ -320,7 +320,7 @@ def _manifest(store: ObjectStore, variant: str, cycle: Cycle | str | None) -> Ma
         identity = (wanted, _revision(store, variant, wanted))
     found = read_manifest(store, variant, *identity)
     if found is None:
-        raise _NotPublished(
+        raise _NotPublishedError(
             f"{variant} {identity[0]} is not published in {store.root}",
             "a cycle with a manifest",
             "`mosaic products ls` shows what is there",
@@ -349,7 +349,9 @@ def _variant(store: ObjectStore, variant: str | None) -> str:
     if len(found) == 1:
         return found[0]
     if not found and store.writable:
-        raise _NotPublished(f"no forecast is published in {store.root}", "one", "check the root")
+        raise _NotPublishedError(
+            f"no forecast is published in {store.root}", "one", "check the root"
+        )
     raise ConfigurationError(
         f"{store.root} holds {', '.join(found) or 'variants that it cannot list'}",
         "the variant to be named",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 
 import pytest
 from alembic import command
@@ -76,7 +77,7 @@ def test_missing_schema_is_refused_on_postgresql_and_made_on_sqlite(database_url
 def test_newer_schema_is_refused(catalog, database_url):
     with catalog._engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(CatalogError, match="9999.*newer release"):
+    with pytest.raises(CatalogError, match=r"9999.*newer release"):
         Catalog(database_url)
 
 
@@ -85,7 +86,7 @@ def test_run_goes_through_its_states_and_leaves_an_event_each(catalog):
     assert (run.state, run.attempts, run.revision) == ("published", 1, 1)
     changes = [(e.old, e.new, e.actor) for e in catalog.events(kind="run", cycle=CYCLE)]
     expected = [None, "waiting", "forecasting", "products", "publishing", "published"]
-    assert changes == [(a, b, "tester") for a, b in zip(expected[:-1], expected[1:], strict=True)]
+    assert changes == [(a, b, "tester") for a, b in pairwise(expected)]
     assert catalog.latest_published("hres").id == run.id
 
 
