@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import threading
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import matplotlib as mpl
 import numpy as np
@@ -27,7 +29,8 @@ Field = NDArray[np.float64]
 
 INK: Final = "#22262b"
 _COAST: Final = "#33383d"
-_STYLE: Final = {"font.family": "DejaVu Sans", "font.size": 10.0, "text.color": INK}
+_STYLE: Final[Any] = {"font.family": "DejaVu Sans", "font.size": 10.0, "text.color": INK}
+_DRAWING: Final = threading.Lock()
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
@@ -145,7 +148,7 @@ def refined(
 
 
 @lru_cache(maxsize=16)
-def _coast(projection: Projection) -> Lines:
+def _coast(projection: Any) -> Lines:
     return projected_coastlines(projection)
 
 
@@ -155,7 +158,9 @@ def frame(axes: Axes, projection: Projection, *, coast: float = 0.6, grid: bool 
     patch = PathPatch(edge, facecolor="none", edgecolor=INK, linewidth=0.9, zorder=9)
     axes.add_patch(patch)
     axes.add_collection(
-        LineCollection(_coast(projection), colors=_COAST, linewidths=coast, zorder=4)
+        LineCollection(
+            _coast(cast(Hashable, projection)), colors=_COAST, linewidths=coast, zorder=4
+        )
     )
     if grid:
         axes.add_collection(
@@ -165,6 +170,7 @@ def frame(axes: Axes, projection: Projection, *, coast: float = 0.6, grid: bool 
         )
     for artist in (*axes.collections, *axes.texts):
         artist.set_clip_path(patch)
+        artist.set_clip_on(True)
     x, y = edge.vertices.T  # type: ignore[union-attr]
     margin = 0.004 * (x.max() - x.min())
     axes.set(xlim=(x.min() - margin, x.max() + margin), ylim=(y.min() - margin, y.max() + margin))
@@ -215,9 +221,11 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def style() -> Any:
-    """Context in which a picture is made: the same fonts whatever the user has configured."""
-    return mpl.rc_context({**mpl.rcParamsDefault, **_STYLE, "backend": "agg"})
+@contextmanager
+def style() -> Iterator[None]:
+    """Context in which a picture is made, in our fonts; one at a time, as rcParams are global."""
+    with _DRAWING, mpl.rc_context(_STYLE):
+        yield
 
 
 def png(figure: Figure) -> bytes:

@@ -7,7 +7,7 @@ between a few anchors, given as (lightness, hue in degrees, chroma).
 from __future__ import annotations
 
 from functools import cache
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from matplotlib.colors import BoundaryNorm, ListedColormap
@@ -69,6 +69,6 @@ def _srgb(lab: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(curved)
 
 
-def banded(levels: tuple[float, ...], extend: str) -> BoundaryNorm:
+def banded(levels: tuple[float, ...], extend: Literal["both", "max"]) -> BoundaryNorm:
     """Colours by class: one for every interval of `levels`."""
     return BoundaryNorm(levels, 256, extend=extend)

@@ -16,9 +16,8 @@ from mosaic_core.products import canvas, colours
 from mosaic_core.products.checks import finite
 from mosaic_core.products.output import File, ProductError
 from mosaic_core.products.product import Product, ProductContext, lead_hours, register
-from mosaic_core.products.projections import VIEWS, Projection
+from mosaic_core.products.projections import VIEWS
 from mosaic_core.products.quantities import (
-    QUANTITIES,
     Field,
     Quantity,
     choose,
@@ -195,7 +194,7 @@ def _colour_bar(
     every = 1 if kind == "spread" else max(1, round(len(levels) / 11))
     bar.set_ticks(list(levels[::every]), labels=[f"{level:g}" for level in levels[::every]])
     bar.ax.tick_params(labelsize=8.5, length=2.5, width=0.6, pad=2)
-    bar.outline.set_linewidth(0.6)  # type: ignore[operator]
+    bar.outline.set_linewidth(0.6)
     units = "K" if kind == "spread" and quantity.units == "°C" else quantity.units
     figure.text(0.845, 0.575 / height, units, size=9.5, va="center", ha="left")
 
@@ -227,6 +226,3 @@ def _legend(quantity: Quantity, kind: str) -> str:
         return ""
     what = "Contours" if kind == "mean" else "Contours: ensemble mean,"
     return f"{what} every {quantity.contours:g} {quantity.units}"
-
-
-__all__ = ["QUANTITIES", "MapSettings", "Projection", "draw", "make", "summarise"]

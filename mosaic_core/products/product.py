@@ -6,7 +6,6 @@ cubes, and a `register` call. `config/products.yaml` names products and gives th
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import importlib
 import time
@@ -331,8 +330,3 @@ def lead_hours(forecast: xr.Dataset) -> tuple[float, ...]:
     """Lead times of the forecast in hours."""
     hours = forecast[LEAD_TIME].values.astype("timedelta64[s]").astype(np.int64) / 3600
     return tuple(float(hour) for hour in hours)
-
-
-def with_attributes(product: Product, **attributes: str) -> Product:
-    """The product with further attributes."""
-    return dataclasses.replace(product, attributes={**product.attributes, **attributes})
