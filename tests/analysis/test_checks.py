@@ -20,7 +20,7 @@ from mosaic_core.analysis.checks.bounds import bounds_of
 from mosaic_core.analysis.regrid import dataset_grid
 from mosaic_core.analysis.sources import fetch_analysis, make_source
 from mosaic_core.analysis.static import shipped_static_fields
-from mosaic_core.channels import ERA5_82, Channels
+from mosaic_core.channels import ERA5_82, LEVELS, Channels
 from mosaic_core.cycle import Cycle
 from mosaic_core.errors import AnalysisRejected, ConfigurationError
 from mosaic_core.grid import LatLonGrid
@@ -245,6 +245,49 @@ def test_a_profile_may_leave_out_a_check_by_its_name_only() -> None:
     assert len(names) == len(default_checks()) - 1
     with pytest.raises(ConfigurationError, match="did you mean 'continuity'"):
         CheckSettings(leave_out=("continuty",))
+
+
+@pytest.fixture(scope="session")
+def era5(shared_data: Path) -> Case:
+    """ERA5 of 1959 on the Gaussian grid of T31; nothing was tuned on it."""
+    path = shared_data / "states/era5_tl31_19590102T00.nc"
+    names = list(IFS_CHANNELS.variables)
+    channels = Channels.parse([f"{name}_{level}" for name in names for level in LEVELS])
+    with xr.open_dataset(path) as file:
+        ds = file[names].sel(level=list(LEVELS)).sortby("latitude").astype("f4").load()
+    keep = {"level", "latitude", "longitude"}
+    ds = ds.drop_vars(set(ds.coords) - keep).transpose("level", "latitude", "longitude")
+    when = datetime(1959, 1, 2, tzinfo=UTC)
+    return ds.expand_dims(valid_time=[np.datetime64("1959-01-02", "ns")]), channels, (when,)
+
+
+@pytest.fixture(scope="session")
+def winds_at_1000(shared_data: Path) -> Case:
+    """An IFS analysis of 2005 at 1000 hPa only, 1.5 degrees; nothing was tuned on it."""
+    path = shared_data / "states/ifs_an_tuv1000_1p5deg_2005011212.grib"
+    channels = Channels.parse([f"{name}_1000" for name in UVT_CHANNELS.variables])
+    when = datetime(2005, 1, 12, 12, tzinfo=UTC)
+    source = make_source({"kind": "grib", "path": str(path)})
+    return fetch_analysis(source, Cycle(when), channels, [when]), channels, (when,)
+
+
+@pytest.mark.parametrize("name", ["era5", "winds_at_1000"])
+def test_analyses_that_nothing_was_tuned_on_are_judged_alike(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    ds, channels, times = request.getfixturevalue(name)
+    assert failed(results_of(ds, channels, times)) == set()
+    for columns in (-1, 1, ds.sizes["longitude"] // 2):
+        assert CONTINENTS in failed(results_of(rolled(ds, columns), channels, times))
+    assert CONTINENTS in failed(results_of(rolled(ds, 0, 1), channels, times))
+    assert CONTINENTS in failed(results_of(turned(ds), channels, times))
+
+
+def test_a_check_that_stumbles_does_not_hide_the_others(gfs: xr.Dataset) -> None:
+    wrong = gfs.assign({"2m_temperature": gfs["2m_temperature"].isel(valid_time=0, drop=True)})
+    results = results_of(wrong, ERA5_82, (GFS_TIME,))
+    assert "cannot be evaluated" in results["finite values"].found
+    assert results["geostrophic wind"].status == "passed"
 
 
 def test_our_round_numbers_agree_with_era5(shared_data: Path) -> None:
