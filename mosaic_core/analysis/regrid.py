@@ -44,7 +44,8 @@ def regrid_dataset(ds: xr.Dataset, grid: LatLonGrid, *, finer: Finer = "refuse")
     """
     source = dataset_grid(ds)
     if source.is_close(grid):
-        return _relabel(ds, grid).assign_attrs(regridding="none: already on the grid")
+        before = ds.attrs.get("regridding", "none: already on the grid")
+        return _relabel(ds, grid).assign_attrs(regridding=before)
     require_global(source)
     method = _method(source, grid, finer)
     apply = _regridder(source, grid, method)

@@ -126,6 +126,12 @@ def test_the_same_grid_is_left_alone() -> None:
     assert result.attrs["regridding"].startswith("none")
 
 
+def test_what_was_done_before_stays_on_record() -> None:
+    source, target = LatLonGrid.with_poles(24, 13), LatLonGrid.with_poles(8, 5)
+    once = regrid_dataset(dataset(source, np.ones((13, 24))), target)
+    assert regrid_dataset(once, target).attrs["regridding"] == "conservative from 24 x 13"
+
+
 def test_a_finer_grid_is_refused_unless_asked_for() -> None:
     coarse, fine = LatLonGrid.with_poles(24, 13), LatLonGrid.with_poles(48, 25)
     plane = np.sin(np.deg2rad(coarse.latitudes))[:, None] + np.cos(np.deg2rad(coarse.longitudes))
