@@ -37,7 +37,7 @@ def run(
     site = _open(profile, overrides)
     report = _run(site, _cycle(site, cycle), quiet=as_json)
     if as_json:
-        typer.echo(json.dumps(_plain(report)))
+        typer.echo(json.dumps(plain(report)))
     else:
         _show(report)
 
@@ -151,7 +151,7 @@ def _reporter(stack: ExitStack, site: Site) -> Reporter:
     return Reporter(stage, progress)
 
 
-def _plain(report: CycleReport) -> dict[str, Any]:
+def plain(report: CycleReport) -> dict[str, Any]:
     return {
         "cycle": report.cycle.id,
         "outcome": report.outcome,

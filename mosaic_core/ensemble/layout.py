@@ -61,6 +61,14 @@ class ForecastLayout:
             raise ConfigurationError(
                 f"keepbits {dict(self.keepbits)}", "1 to 23 bits for variables of the model"
             )
+        sets = {levels for levels in self.channels.variables.values() if levels}
+        if len({frozenset(levels) for levels in sets}) > 1:
+            raise ConfigurationError(
+                "variables on different pressure levels: "
+                + "; ".join(f"{n} at {list(v)}" for n, v in self.channels.variables.items() if v),
+                "one set of levels for all: the store has one level axis, and nothing is padded",
+                "choose channels on the same levels",
+            )
         if self.batch < 1 or self.window < 1:
             raise ConfigurationError(f"batch {self.batch}, window {self.window}", "1 or more")
 

@@ -1,0 +1,1 @@
+"""Prefect flows. Prefect is imported here and nowhere else."""
