@@ -393,7 +393,7 @@ _SIGNS: Final = (
     (
         ("AccessDenied", "PermissionDenied", "Forbidden", f"os error {errno.EACCES})"),
         "permission is denied",
-        "grant this user read and write access below the root",
+        "check which user this is, and grant it read and write access below the root",
     ),
     (
         ("error sending request", "HTTP error", "Connection refused", "dns error", "timed out"),

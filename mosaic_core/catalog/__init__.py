@@ -1,6 +1,11 @@
 """What is known of every analysis, run, product, score and alert."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mosaic_core.catalog.catalog import Catalog as Catalog
 
 
 def __getattr__(name: str) -> Any:
@@ -8,4 +13,4 @@ def __getattr__(name: str) -> Any:
         from mosaic_core.catalog.catalog import Catalog
 
         return Catalog
-    raise AttributeError(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

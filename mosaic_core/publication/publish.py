@@ -94,7 +94,8 @@ def publish(
     manifest = _manifest(draft, revision, _measured(store, prefix, draft, frozen=False), now)
     equal = _equal_revision(store, manifest)
     if equal is not None:
-        store.delete_all(prefix)
+        if equal.revision != revision and not store.exists(f"{prefix}/{layout.MANIFEST}"):
+            store.delete_all(prefix)
         return _finish(store, equal, "unchanged", lock)
     data = manifest.to_json()
     store.flush(prefix)

@@ -327,6 +327,20 @@ def test_of_racing_processes_exactly_one_gets_each_cycle(catalog, database_url):
     assert sum(won) == 40 == len(catalog.claims())
 
 
+OPEN = """
+import sys, time
+from mosaic_core.catalog.catalog import Catalog
+time.sleep(max(0.0, float(sys.argv[2]) - time.time()))
+print(Catalog(sys.argv[1]).schema_version())
+"""
+
+
+def test_processes_that_open_a_new_file_at_once_all_find_the_tables(tmp_path):
+    command = [sys.executable, "-c", OPEN, f"sqlite:///{tmp_path}/c.db", str(time.time() + 3)]
+    opened = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [p.communicate(timeout=60)[0].strip() for p in opened] == [schema.head()] * 4
+
+
 def test_exclusive_lock_is_held_by_one_at_a_time(catalog, database_url):
     import threading
 

@@ -19,7 +19,7 @@ from mosaic_core.publication.latest import move_latest, read_latest
 from mosaic_core.publication.manifest import Manifest, Missing
 from mosaic_core.publication.progress import InProgress, read_in_progress, write_in_progress
 from mosaic_core.publication.publish import next_revision, publish
-from mosaic_core.storage import open_store
+from mosaic_core.storage import ObjectStore, open_store
 from tests.publication.helpers import CYCLE, NOW, FailingStore, draft, stage
 
 
@@ -116,6 +116,19 @@ def test_two_publishers_of_one_forecast_publish_it_once(store):
     with ThreadPoolExecutor(2) as pool:
         done = list(pool.map(lambda _: publish(store, wanted), range(2)))
     assert {d.manifest.digest for d in done} == {done[0].manifest.digest}
+    assert client.verify(store.root).ok
+
+
+def test_publisher_overtaken_by_another_leaves_what_that_one_published(store):
+    wanted = stage(store)
+
+    class Overtaken(ObjectStore):
+        def put(self, key: str, data: bytes) -> None:
+            if key.endswith(layout.CHECKSUMS):
+                publish(store, wanted)
+            super().put(key, data)
+
+    assert publish(Overtaken(**vars(store)), wanted).outcome == "unchanged"
     assert client.verify(store.root).ok
 
 

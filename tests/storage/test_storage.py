@@ -262,3 +262,17 @@ def test_folder_is_no_object(store):
     store.delete("a")
     assert store.exists("a/b")
     assert not store.exists("a/b/c")
+
+
+@pytest.mark.skipif(
+    "MOSAIC_TEST_S3_ENDPOINT" not in os.environ,
+    reason="moto accepts every signature: needs MOSAIC_TEST_S3_ENDPOINT of a real S3 server",
+)
+def test_wrong_secret_is_said(s3_server, monkeypatch):
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    store = open_store("s3://forecasts/x")
+    for call in (lambda: store.get("a"), lambda: store.put("a", b""), lambda: list(store.list())):
+        with pytest.raises(StoreError, match="does not accept the credentials"):
+            call()
