@@ -9,7 +9,6 @@ from typing import Any
 
 from prefect import task
 
-from mosaic_core.cli.run import plain
 from mosaic_core.cycle import Cycle
 from mosaic_core.errors import ConfigurationError, CycleBusy
 from mosaic_core.pipeline import run, stages
@@ -28,16 +27,26 @@ def worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
     return False
 
 
-@task(retries=8, retry_delay_seconds=[30, 60, 120, 240, 480, 900, 900, 900], retry_jitter_factor=0.3,
-      retry_condition_fn=worth_retrying, persist_result=False)  # fmt: skip
+@task(
+    retries=8,
+    retry_delay_seconds=[30, 60, 120, 240, 480, 900, 900, 900],
+    retry_jitter_factor=0.3,
+    retry_condition_fn=worth_retrying,
+    persist_result=False,
+)
 def ingest(profile: str, cycle: str, overrides: list[str]) -> None:
     """Fetch, check and store the analyses; later stages read them back from the store."""
     stages.ingest(open_site(Profile.load(profile, overrides)), Cycle.parse(cycle))
 
 
-@task(retries=2, retry_delay_seconds=30, retry_condition_fn=worth_retrying, timeout_seconds=7200,
-      persist_result=False)  # fmt: skip
+@task(
+    retries=2,
+    retry_delay_seconds=30,
+    retry_condition_fn=worth_retrying,
+    timeout_seconds=7200,
+    persist_result=False,
+)
 def complete(profile: str, cycle: str, overrides: list[str]) -> dict[str, Any]:
     """Ensemble, products and publication under one claim; goes on where an attempt stopped."""
     site = open_site(Profile.load(profile, overrides))
-    return plain(run.run_cycle(site, Cycle.parse(cycle)))
+    return run.run_cycle(site, Cycle.parse(cycle)).as_dict()

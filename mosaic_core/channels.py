@@ -15,7 +15,7 @@ LEVELS: Final = (50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000
 
 @dataclass(frozen=True)
 class Variable:
-    """A physical quantity: WeatherBench name, units (UDUNITS), CF standard name, GRIB short name."""
+    """A quantity: WeatherBench name, units (UDUNITS), CF standard name, GRIB short name."""
 
     name: str
     units: str

@@ -35,6 +35,7 @@ class Profile:
 
     Attributes:
         model: a configuration in `config/models`, or a path of one.
+        cycle: initial time when none is given; None is the newest that can be.
         weights: a converted model file, or `untrained`.
         source: kind and settings of the analyses' source.
         store: folder, or `s3://bucket/prefix`, of analyses and forecasts.
@@ -65,6 +66,7 @@ class Profile:
     catalog: str
     members: int
     steps: int
+    cycle: str | None = None
     weights: str = "untrained"
     seed: int = 0
     device: str = "auto"

@@ -9,7 +9,7 @@ from pathlib import Path
 if not Path("/dev/nvidia0").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-import pytest  # noqa: E402
+import pytest
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("MOSAIC_SHARED", ROOT.parent / "shared"))
@@ -20,7 +20,9 @@ def shared_data() -> Path:
     """Folder of real atmospheric data, beside the checkout; not part of the repository."""
     folder = SHARED / "data"
     if not folder.is_dir():
-        pytest.skip(f"real data is not at {folder} (set MOSAIC_SHARED to the folder that holds data/)")
+        pytest.skip(
+            f"real data is not at {folder} (set MOSAIC_SHARED to the folder that holds data/)"
+        )
     return folder
 
 

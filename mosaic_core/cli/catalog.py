@@ -22,9 +22,7 @@ def upgrade(profile: ProfileName = "demo", overrides: Overrides = None) -> None:
 
 
 @app.command()
-def events(
-    profile: ProfileName = "demo", overrides: Overrides = None, last: int = 30
-) -> None:
+def events(profile: ProfileName = "demo", overrides: Overrides = None, last: int = 30) -> None:
     """Show the newest entries of the audit."""
     from mosaic_core.catalog.catalog import Catalog
     from mosaic_core.profile import Profile

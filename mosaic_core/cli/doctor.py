@@ -75,7 +75,15 @@ def _bad(what: str, error: MosaicError) -> Verdict:
 
 def _versions() -> Verdict:
     found = [f"python {platform.python_version()}"]
-    for package in ("mosaic-forecast", "torch", "triton", "flash-attn", "xarray", "zarr", "prefect"):
+    for package in (
+        "mosaic-forecast",
+        "torch",
+        "triton",
+        "flash-attn",
+        "xarray",
+        "zarr",
+        "prefect",
+    ):
         try:
             found.append(f"{package} {version(package)}")
         except PackageNotFoundError:
@@ -186,7 +194,9 @@ def _catalog(profile: Profile) -> Iterator[Verdict]:
 
     with Catalog(profile.catalog) as catalog:
         runs = len(catalog.runs())
-        yield Verdict("catalog", "good", f"{catalog!r}, schema {catalog.schema_version()}, {runs} runs")
+        yield Verdict(
+            "catalog", "good", f"{catalog!r}, schema {catalog.schema_version()}, {runs} runs"
+        )
 
 
 def _products(profile: Profile) -> Iterator[Verdict]:
@@ -204,5 +214,7 @@ def _show(verdicts: list[Verdict]) -> None:
     table = Table("what", "verdict", "found", "what to do", show_lines=False)
     for verdict in verdicts:
         colour = colours[verdict.verdict]
-        table.add_row(verdict.what, f"[{colour}]{verdict.verdict}[/]", verdict.found, verdict.action)
+        table.add_row(
+            verdict.what, f"[{colour}]{verdict.verdict}[/]", verdict.found, verdict.action
+        )
     Console().print(table)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 CycleArgument = Annotated[
     str | None,
-    typer.Argument(help="Initial time, such as 2026-11-20T00Z; the newest there can be by default."),
+    typer.Argument(
+        help="Initial time, such as 2026-11-20T00Z; the newest there can be by default."
+    ),
 ]
 
 
@@ -37,7 +39,7 @@ def run(
     site = _open(profile, overrides)
     report = _run(site, _cycle(site, cycle), quiet=as_json)
     if as_json:
-        typer.echo(json.dumps(plain(report)))
+        typer.echo(json.dumps(report.as_dict()))
     else:
         _show(report)
 
@@ -101,12 +103,9 @@ def _cycle(site: Site, text: str | None) -> Cycle:
 
     from mosaic_core.cycle import Cycle
 
+    text = text or site.profile.cycle
     if text is not None:
         return Cycle.parse(text)
-    first = getattr(site.source, "first_cycle", None)
-    if first is not None:
-        found: Cycle = first(site.config.history, site.config.step_hours)
-        return found
     return Cycle.latest_before(datetime.now(UTC))
 
 
@@ -125,9 +124,12 @@ def _reporter(stack: ExitStack, site: Site) -> Reporter:
 
     bar = stack.enter_context(
         Progress(
-            TextColumn("{task.description:10}"), BarColumn(30), MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"), console=Console(stderr=True),
-        )  # fmt: skip
+            TextColumn("{task.description:10}"),
+            BarColumn(30),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(stderr=True),
+        )
     )
     tasks: dict[str, Any] = {}
 
@@ -149,22 +151,6 @@ def _reporter(stack: ExitStack, site: Site) -> Reporter:
 
     stack.callback(finish)
     return Reporter(stage, progress)
-
-
-def plain(report: CycleReport) -> dict[str, Any]:
-    return {
-        "cycle": report.cycle.id,
-        "outcome": report.outcome,
-        "revision": report.manifest.revision,
-        "url": report.url,
-        "digest": report.manifest.digest,
-        "timings": report.timings,
-        "products": sorted({asset.product for asset in report.manifest.assets}),
-        "missing": {m.product: m.reason for m in report.manifest.missing},
-        "degraded": report.manifest.quality.degraded,
-        "flags": list(report.manifest.quality.flags),
-        "undelivered": report.undelivered,
-    }
 
 
 def _show(report: CycleReport) -> None:
@@ -197,16 +183,15 @@ def _show(report: CycleReport) -> None:
 
 def _teach(console: Any, report: CycleReport, site: Site) -> None:
     maps = [a.key for a in report.manifest.assets if a.key.endswith(".png")]
-    console.print("\n[bold]Look at it[/]")
-    for key in maps[:3]:
-        console.print(f"  {report.url}/{key}", soft_wrap=True)
-    store = site.profile.store
-    console.print(f'  python -c "import xarray; print(xarray.open_zarr(\'{report.url}/ensemble.zarr\'))"',
-                  soft_wrap=True)  # fmt: skip
-    console.print("  mosaic products verify      every byte against the manifest")
-    console.print("  mosaic status               what ran, when, for how long")
-    console.print("  mosaic doctor               what this machine can do")
-    console.print(
-        "\n[bold]On real analyses[/]: `mosaic run -p production`; docs/running.md says what it needs. "
-        f"Run the demo again and it goes on from {store}."
-    )
+    lines = [
+        "",
+        "[bold]Look at it[/]",
+        *(f"  {report.url}/{key}" for key in maps[:3]),
+        f"  xarray.open_zarr('{report.url}/ensemble.zarr')",
+        "  mosaic products verify      every byte against the manifest",
+        "  mosaic status               what ran, when, for how long",
+        "  mosaic doctor               what this machine can do",
+        "",
+        "[bold]On real analyses[/]: `mosaic run -p production`; see docs/running.md.",
+    ]
+    console.print("\n".join(lines), soft_wrap=True, highlight=False)

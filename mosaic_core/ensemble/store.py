@@ -26,7 +26,8 @@ PROGRESS = "ensemble.progress"
 _IDENTITY = "mosaic_identity"
 _CHUNK_POINTS = 2904
 """Points of a chunk, as a band of longitudes: a place's ensemble series is one chunk a window."""
-_EPOCH = "hours since 1970-01-01T00:00:00"
+_TIME = {"units": "hours since 1970-01-01T00:00:00", "calendar": "proleptic_gregorian"}
+_SPAN = {"units": "hours", "dtype": "timedelta64[ns]"}
 
 
 @dataclass(frozen=True)
@@ -125,11 +126,9 @@ class ForecastStore:
         levels = sorted({c.level for c in layout.channels if c.level is not None})
         values: dict[str, tuple[tuple[str, ...], NDArray[Any], dict[str, Any]]] = {
             dims.NUMBER: ((dims.NUMBER,), np.arange(1, layout.spec.members + 1), {}),
-            dims.LEAD_TIME: ((dims.LEAD_TIME,), hours, {"units": "hours", "dtype": "timedelta64[ns]"}),
-            dims.INIT_TIME: ((), np.array(start), {"units": _EPOCH, "calendar": "proleptic_gregorian"}),
-            dims.VALID_TIME: (
-                (dims.LEAD_TIME,), start + hours, {"units": _EPOCH, "calendar": "proleptic_gregorian"},
-            ),
+            dims.LEAD_TIME: ((dims.LEAD_TIME,), hours, _SPAN),
+            dims.INIT_TIME: ((), np.array(start), _TIME),
+            dims.VALID_TIME: ((dims.LEAD_TIME,), start + hours, _TIME),
             dims.LATITUDE: ((dims.LATITUDE,), np.array(layout.grid.latitudes), {}),
             dims.LONGITUDE: ((dims.LONGITUDE,), np.array(layout.grid.longitudes), {}),
         }  # fmt: skip
@@ -204,7 +203,7 @@ class ForecastStore:
             place: tuple[Any, ...] = (rows, columns)
             if channel.level is not None:
                 place = (*place, self._levels.index(channel.level))
-            field = np.asarray(group[channel.variable][place])  # type: ignore[index]
+            field = np.asarray(group[channel.variable][place])
             out[..., index] = field.transpose(0, 1, 3, 2)
         return out
 

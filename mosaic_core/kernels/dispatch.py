@@ -38,7 +38,7 @@ def forced() -> Backend | None:
 
 
 def declined(backend: Backend, q: Tensor, block_size: int) -> str | None:
-    """Why `backend` does not run for queries like `q` (batch, token, head, width); None if it does."""
+    """Why `backend` does not run for `q` (batch, token, head, width); None if it does."""
     if backend != "triton":
         return None
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"

@@ -82,6 +82,7 @@ def block_sparse_attention(
     group, blocks = heads // kv_heads, tokens // block_size
     tile_m = min(128, max(16, triton.next_power_of_2(group * block_size)))
     tile_n = min(64, max(16, triton.next_power_of_2(block_size)))
+    exact = q.dtype == torch.float32
     grid = (triton.cdiv(group * block_size, tile_m), blocks, batch * kv_heads)
     _forward[grid](
         q, k, v, block_indices, out,
@@ -90,6 +91,6 @@ def block_sparse_attention(
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
         *block_indices.stride()[:3], *out.stride()[:3],
         GROUP=group, BLOCK=block_size, WIDTH=width, TILE_M=tile_m, TILE_N=tile_n,
-        EXACT=q.dtype == torch.float32, num_warps=4, num_stages=2 if q.dtype == torch.float32 else 3,
+        EXACT=exact, num_warps=4, num_stages=2 if exact else 3,
     )  # fmt: skip
     return out

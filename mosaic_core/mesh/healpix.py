@@ -66,7 +66,7 @@ class HealpixMesh:
         return unit_vectors(self.radians[:, 0], self.radians[:, 1])
 
     def child_offsets(self, fine: HealpixMesh) -> Float32:
-        """xyz of each child in `fine` minus xyz of its parent: (size, 3 * children), child outer."""
+        """xyz of each child in `fine` minus that of its parent: (size, 3 children), child outer."""
         children = fine.size // self.size
         if children * self.size != fine.size or children < 1:
             raise ConfigurationError(f"nside {fine.nside} is not finer than {self.nside}")

@@ -191,7 +191,8 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         content = content.get("model_state_dict", content)
     if not isinstance(content, Mapping) or not any(isinstance(v, Tensor) for v in content.values()):
         raise CheckpointError(f"{path} holds no tensors", "a state dict under `model_state_dict`")
-    weights, tables = {}, {}
+    weights: dict[str, Tensor] = {}
+    tables: dict[str, Tensor] = {}
     for key, tensor in content.items():
         name = str(key).removeprefix("model.")
         (tables if name.endswith(_TABLE_ENDINGS) else weights)[name] = tensor

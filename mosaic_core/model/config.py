@@ -213,7 +213,7 @@ class ModelConfig:
 
     @cached_property
     def trunk(self) -> tuple[StageConfig, ...]:
-        """Stages that run: `compress_first` goes straight to the second mesh, with all the depth."""
+        """Stages that run: `compress_first` starts at the second mesh, with all the depth."""
         if "compress_first" not in self.ablations:
             return self.stages
         first, second, *rest = self.stages

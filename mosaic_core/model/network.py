@@ -159,7 +159,7 @@ class Mosaic(nn.Module):
         return out.view(shape[0], shape[2], shape[3], -1)
 
     def features(self, states: Tensor, day_year: Tensor) -> Tensor:
-        """Input of a grid point: states, static fields and position, time; (batch, point, feature)."""
+        """Inputs: states, static fields and position, time; (batch, point, feature)."""
         batch, history, nlon, nlat, channels = states.shape
         points = nlon * nlat
         state = states.permute(0, 2, 3, 1, 4).reshape(batch, points, history * channels)

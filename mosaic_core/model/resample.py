@@ -54,7 +54,7 @@ class Upsample(nn.Module):
         self.register_buffer("rel_pos", standardised(coarse.child_offsets(fine)), persistent=False)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """(batch, coarse token, dim), (batch, fine token, dim_out) -> (batch, fine token, dim_out)."""
+        """x (batch, coarse token, dim), skip and result (batch, fine token, dim_out)."""
         out = self.proj_x(x) + self.proj_pos(self.rel_pos.to(x.dtype))
         fine: Tensor = self.norm(out.unflatten(-1, (self.ratio, -1)).flatten(1, 2) + skip)
         return fine

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mosaic_core.catalog.models import Claim, ForecastRun
 from mosaic_core.cycle import Cycle
@@ -17,7 +17,7 @@ from mosaic_core.initial_state import InitialState
 from mosaic_core.pipeline import stages
 from mosaic_core.pipeline.site import Site
 from mosaic_core.products.product import BuiltProduct, ProductFailure
-from mosaic_core.publication import events, layout
+from mosaic_core.publication import events
 from mosaic_core.publication.latest import read_manifest
 from mosaic_core.publication.manifest import Manifest, Timeliness
 from mosaic_core.publication.progress import InProgress, write_in_progress
@@ -53,6 +53,22 @@ class CycleReport:
     timings: dict[str, float] = field(default_factory=dict)
     products: list[stages.ProductResult] = field(default_factory=list)
     undelivered: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for a program that reads them."""
+        return {
+            "cycle": self.cycle.id,
+            "outcome": self.outcome,
+            "revision": self.manifest.revision,
+            "url": self.url,
+            "digest": self.manifest.digest,
+            "timings": self.timings,
+            "products": sorted({asset.product for asset in self.manifest.assets}),
+            "missing": {m.product: m.reason for m in self.manifest.missing},
+            "degraded": self.manifest.quality.degraded,
+            "flags": list(self.manifest.quality.flags),
+            "undelivered": self.undelivered,
+        }
 
 
 def run_cycle(site: Site, cycle: Cycle, reporter: Reporter | None = None) -> CycleReport:

@@ -22,7 +22,6 @@ from mosaic_core.model.config import ModelConfig
 from mosaic_core.products.product import Product, load_products
 from mosaic_core.profile import Profile
 from mosaic_core.publication.events import Target
-from mosaic_core.settings import build
 from mosaic_core.storage import ObjectStore, open_store
 
 if TYPE_CHECKING:

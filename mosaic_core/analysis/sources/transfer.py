@@ -13,15 +13,15 @@ import httpx
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-class NotThere(Exception):  # noqa: N818
+class NotThere(Exception):
     """404 or 403 from this mirror: not published there (yet)."""
 
 
-class TransferFailed(Exception):  # noqa: N818
+class TransferFailed(Exception):
     """Busy, cut off, slow or wrong: may work later, or elsewhere."""
 
 
-class OutOfTime(Exception):  # noqa: N818
+class OutOfTime(Exception):
     """The deadline has passed."""
 
 
