@@ -51,11 +51,11 @@ _RETRY: Final[Any] = {
 _CLIENT: Final[dict[str, Any]] = {"connect_timeout": "5s", "timeout": "120s"}
 
 
-class ObjectMissing(StoreError):  # noqa: N818
+class ObjectMissing(StoreError):
     """No object has this key."""
 
 
-class ObjectExists(StoreError):  # noqa: N818
+class ObjectExists(StoreError):
     """`create` found an object that has this key already."""
 
 
@@ -220,9 +220,9 @@ class ObjectStore:
         """A `zarr.storage.ObjectStore` of everything below `prefix`."""
         from mosaic_core._zarr_store import TranslatingStore
 
-        return TranslatingStore(
-            self.below(prefix)._backend, read_only=read_only or not self.writable
-        )
+        read_only = read_only or not self.writable
+        below = open_store(self.url(prefix), create=not read_only)
+        return TranslatingStore(below._backend, read_only=read_only)
 
     def below(self, prefix: str) -> ObjectStore:
         """The store whose root is the folder `prefix` of this one."""

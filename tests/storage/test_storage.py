@@ -147,6 +147,12 @@ def test_folder_of_a_reader_is_not_made(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_reading_a_zarr_that_is_not_there_makes_no_folder(tmp_path):
+    with pytest.raises(StoreError, match="there is no folder"):
+        open_store(tmp_path).zarr("typo.zarr", read_only=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_file_url_with_escapes_is_a_folder(tmp_path):
     store = open_store(f"file://{tmp_path}/with%20space")
     store.put("a", b"")
