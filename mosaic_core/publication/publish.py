@@ -90,6 +90,7 @@ def publish(
         return _finish(store, published, "unchanged", lock)
     for key in discard:
         store.delete(f"{prefix}/{key}")
+        store.delete(f"{prefix}/{key}{layout.CHECKSUMS}")
         store.delete_all(f"{prefix}/{key}")
     manifest = _manifest(draft, revision, _measured(store, prefix, draft, frozen=False), now)
     equal = _equal_revision(store, manifest)

@@ -247,6 +247,7 @@ def test_asset_that_is_not_as_written_is_refused(store):
 def test_object_of_no_asset_is_refused_or_discarded_by_name(store):
     wanted = dataclasses.replace(stage(store), missing=(Missing("grib", "disk full"),))
     store.put(f"{layout.forecast_prefix('hres', CYCLE)}/grib/part.grib2", b"half")
+    store.put(f"{layout.forecast_prefix('hres', CYCLE)}/grib.sha256", b"of an earlier attempt")
     with pytest.raises(PublicationError, match=r"grib/part\.grib2"):
         publish(store, wanted)
     done = publish(store, wanted, discard=["grib"])
