@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 
 import matplotlib as mpl
 import numpy as np
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
@@ -22,6 +23,7 @@ from matplotlib.path import Path
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
+from mosaic_core.dims import LATITUDE, LONGITUDE
 from mosaic_core.products.coastlines import Lines, projected_coastlines
 from mosaic_core.products.projections import Projection
 
@@ -152,16 +154,30 @@ def _coast(projection: Any) -> Lines:
     return projected_coastlines(projection)
 
 
-def frame(axes: Axes, projection: Projection, *, coast: float = 0.6, grid: bool = True) -> None:
-    """Coastlines, graticule and edge; everything drawn so far is clipped to the edge."""
+def frame(
+    axes: Axes,
+    plane: Plane,
+    land: xr.DataArray | None = None,
+    *,
+    coast: float = 0.6,
+    grid: bool = True,
+) -> None:
+    """Coastlines, graticule and edge; everything drawn so far is clipped to the edge.
+
+    Args:
+        land: land-sea mask (latitude, longitude) of a planet that is not the Earth: its coast is
+            drawn where the mask is one half.
+    """
+    projection = plane.projection
     edge = Path(np.column_stack(projection.outline()), closed=True)
     patch = PathPatch(edge, facecolor="none", edgecolor=INK, linewidth=0.9, zorder=9)
     axes.add_patch(patch)
-    axes.add_collection(
-        LineCollection(
-            _coast(cast(Hashable, projection)), colors=_COAST, linewidths=coast, zorder=4
-        )
-    )
+    if land is None:
+        lines = _coast(cast(Hashable, projection))
+        axes.add_collection(LineCollection(lines, colors=_COAST, linewidths=coast, zorder=4))
+    else:
+        mask = land.transpose(LATITUDE, LONGITUDE).values.astype(float)
+        plane.contour(axes, mask, levels=[0.5], colors=_COAST, linewidths=2.5 * coast, zorder=4)
     if grid:
         axes.add_collection(
             LineCollection(

@@ -141,7 +141,7 @@ def draw(
         axes = figure.add_axes((0.02, 0.82 / height, 0.96, (height - top - 0.82) / height))
         shading = _shade(axes, quantity, summary, kind, plane)
         _lines(axes, quantity, summary, kind, plane)
-        canvas.frame(axes, plane.projection)
+        canvas.frame(axes, plane, context.land)
         _colour_bar(figure, shading, quantity, kind, height)
         _titles(figure, quantity, kind, context, hours, 1 - extra / height)
         canvas.banner(figure, context.flags)

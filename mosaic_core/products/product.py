@@ -40,7 +40,8 @@ class ProductContext:
         trained: False for weights that were never trained: maps carry a banner, and plausible
             ranges are not required.
         quality: further flags in plain words, such as "Degraded input".
-        static: fixed fields on the forecast's grid, where there are any.
+        static: fixed fields of a planet that is not the Earth, on the forecast's grid; maps draw
+            its coast from `land_sea_mask`.
         analysis: the analyses that the forecast started from (dims of an analysis dataset).
     """
 
@@ -60,6 +61,13 @@ class ProductContext:
     def flags(self) -> tuple[str, ...]:
         """Every quality flag in plain words, the gravest first."""
         return self.quality if self.trained else (UNTRAINED, *self.quality)
+
+    @property
+    def land(self) -> xr.DataArray | None:
+        """Land-sea mask of a planet that is not the Earth."""
+        if self.static is None or "land_sea_mask" not in self.static:
+            return None
+        return self.static["land_sea_mask"]
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -203,6 +211,7 @@ def build_products(
 
     Raises:
         ConfigurationError: two products of one id.
+        StoreError: the store refuses or is full; nothing of the product that met it is left.
     """
     ids = [product.id for product in products]
     if len(set(ids)) != len(ids):
@@ -238,6 +247,9 @@ def _build_one(
             assets.append(write(output, checks, store, prefix, attributes))
         if not assets:
             raise ProductError(f"product {product.id} made nothing", "at least one file")
+    except StoreError:  # not this product's fault, and the others would fare no better
+        _remove(started, store)
+        raise
     except Exception as error:  # one product must not hold back the others
         named = "" if isinstance(error, MosaicError) else f"{type(error).__name__}: "
         reason = f"{named}{error}{_remove(started, store)}"

@@ -102,7 +102,7 @@ def draw(
             axes = figure.add_axes((*box, cell * 0.96 / width, (tall - 0.2) / height))
             cmap = colours.palette(quantity.colours)
             shading = plane.shade(axes, field, norm=norm, cmap=cmap)
-            canvas.frame(axes, plane.projection, coast=0.3, grid=False)
+            canvas.frame(axes, plane, context.land, coast=0.3, grid=False)
             middle = (0.15 + (column + 0.48) * cell) / width
             figure.text(middle, (bottom + tall - 0.1) / height, f"{number}", size=8, ha="center",
                         va="center")  # fmt: skip
