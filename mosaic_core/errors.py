@@ -23,6 +23,10 @@ Every message says what was found, what was expected and what to do. The exit co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
+from types import MappingProxyType
+
 
 class MosaicError(Exception):
     """Base of every error that this project raises on purpose."""
@@ -49,7 +53,10 @@ class ConfigurationError(MosaicError):
 
 
 class AnalysisError(MosaicError):
+    """`valid_time` is that of the one analysis it is about, where there is one (UTC)."""
+
     exit_code = 3
+    valid_time: datetime | None = None
 
 
 class AnalysisMissing(AnalysisError):
@@ -61,7 +68,10 @@ class AnalysisUnreadable(AnalysisError):
 
 
 class AnalysisRejected(AnalysisError):
-    pass
+    """`verdicts` has the status of each check by name, `digest` that of the refused values."""
+
+    digest: str = ""
+    verdicts: Mapping[str, str] = MappingProxyType({})
 
 
 class ModelError(MosaicError):

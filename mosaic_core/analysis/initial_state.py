@@ -19,10 +19,15 @@ from mosaic_core.analysis.fields import plane_of, time_values, to_datetimes
 from mosaic_core.analysis.regrid import Finer, dataset_grid, regrid_dataset
 from mosaic_core.analysis.sources.base import DEGRADED, PROVENANCE, Source, fetch_analysis
 from mosaic_core.analysis.static import StaticFields, shipped_static_fields
-from mosaic_core.analysis.store import read_analysis, write_analysis
+from mosaic_core.analysis.store import digest_of, read_analysis, write_analysis
 from mosaic_core.channels import Channels
 from mosaic_core.cycle import Cycle
-from mosaic_core.errors import AnalysisMissing, ConfigurationError
+from mosaic_core.errors import (
+    AnalysisError,
+    AnalysisMissing,
+    AnalysisRejected,
+    ConfigurationError,
+)
 from mosaic_core.grid import LatLonGrid
 from mosaic_core.initial_state import InitialState
 from mosaic_core.storage import ObjectStore
@@ -215,13 +220,22 @@ def checked_analysis(
         if stored is not None:
             return stored
     checks = default_checks() if checks is None else checks
-    fetched = fetch_analysis(source, Cycle(valid_time), channels, [valid_time])
+    try:
+        fetched = fetch_analysis(source, Cycle(valid_time), channels, [valid_time])
+    except AnalysisError as error:
+        error.valid_time = valid_time
+        raise
     raw = finite("finite values at the source", fetched, channels)
     ds = regrid_dataset(fetched, grid, finer=finer)
     static = static or shipped_static_fields(grid)
     subject = Subject(ds, channels, (valid_time,), grid, static, previous)
     results = (raw, *run_checks(checks, subject))
-    require(results, f"the analysis of {valid_time:%Y-%m-%dT%HZ} from {source.name}")
+    try:
+        require(results, f"the analysis of {valid_time:%Y-%m-%dT%HZ} from {source.name}")
+    except AnalysisRejected as error:
+        error.valid_time, error.digest = valid_time, digest_of(ds, channels)
+        error.verdicts = {result.check: result.status for result in results}
+        raise
     if store is not None:
         plain = [result.as_dict() for result in results]
         write_analysis(store, ds, source.name, channels, plain)

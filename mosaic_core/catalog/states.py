@@ -24,7 +24,7 @@ RUN: Final = _machine(
     publishing="published unchanged waiting failed",
     failed="waiting skipped",
     published="",
-    unchanged="",  # a re-run that came out equal to what is published
+    unchanged="waiting",  # a re-run that came out equal: its revision is still free
     skipped="",  # superseded by a newer cycle, or given up
 )
 ANALYSIS: Final = _machine(

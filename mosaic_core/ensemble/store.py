@@ -52,7 +52,7 @@ class ForecastStore:
         Raises:
             ForecastError: what is there belongs to another forecast; the differences are named.
         """
-        stored = cls._stored_identity(objects, prefix)
+        stored = cls.stored_identity(objects, prefix)
         if stored is None:
             objects.delete_all(f"{prefix}/{NAME}")
             objects.delete_all(f"{prefix}/{PROGRESS}")
@@ -69,7 +69,8 @@ class ForecastStore:
         return cls(objects, prefix, replace(layout, batch=int(stored["batch"])))
 
     @staticmethod
-    def _stored_identity(objects: ObjectStore, prefix: str) -> dict[str, Any] | None:
+    def stored_identity(objects: ObjectStore, prefix: str) -> dict[str, Any] | None:
+        """What the ensemble below `prefix` is made from; None when there is none."""
         if not objects.exists(f"{prefix}/{NAME}/zarr.json"):
             return None
         group = zarr.open_group(objects.zarr(f"{prefix}/{NAME}", read_only=True), mode="r")

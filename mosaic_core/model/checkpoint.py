@@ -137,6 +137,9 @@ def require_fit(config: ModelConfig, file: ModelFile) -> None:
             problems.append(f"{label} is {tuple(values.shape)}, expected ({channels},)")
         elif not torch.isfinite(values).all() or (label == "state_std" and (values <= 0).any()):
             problems.append(f"{label} holds values that are not finite or not positive")
+    wanted = (*config.lat_lon.shape, len(config.static))
+    if tuple(file.static.shape) != wanted:
+        problems.append(f"static is {tuple(file.static.shape)}, expected {wanted}")
     _refuse(config, problems)
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from mosaic_core.catalog.models import Claim, ForecastRun
+from mosaic_core.catalog import states
+from mosaic_core.catalog.models import ForecastRun
 from mosaic_core.cycle import Cycle
 from mosaic_core.errors import CycleBusy, MosaicError
 from mosaic_core.initial_state import InitialState
 from mosaic_core.pipeline import stages
+from mosaic_core.pipeline.claims import claimed
 from mosaic_core.pipeline.site import Site
 from mosaic_core.products.product import BuiltProduct, ProductFailure
 from mosaic_core.publication import events
@@ -26,7 +27,6 @@ from mosaic_core.publication.publish import Publication, next_revision
 if TYPE_CHECKING:
     from mosaic_core.ensemble.run import Progress
 
-CLAIM_SECONDS = 120.0
 _log = logging.getLogger(__name__)
 Stage = Literal["ingest", "forecast", "products", "publish"]
 
@@ -79,47 +79,8 @@ def run_cycle(site: Site, cycle: Cycle, reporter: Reporter | None = None) -> Cyc
         MosaicError: the stage that failed; the catalog has the row, nothing is half published.
     """
     reporter = reporter or Reporter()
-    with _claimed(site, cycle) as alive:
+    with claimed(site.catalog, cycle, site.config.name) as alive:
         return _Cycle(site, cycle, reporter, alive).run()
-
-
-@contextmanager
-def _claimed(site: Site, cycle: Cycle) -> Iterator[Callable[[], None]]:
-    """Hold the claim on a cycle, prolonging it in the background.
-
-    Yields:
-        a function that raises CycleBusy once the claim has been lost.
-    """
-    claim: Claim = site.catalog.claim(cycle, site.config.name, ttl=CLAIM_SECONDS)
-    stop, lost = threading.Event(), list[CycleBusy]()
-
-    def prolong() -> None:
-        while not stop.wait(CLAIM_SECONDS / 4):
-            try:
-                site.catalog.heartbeat(claim, ttl=CLAIM_SECONDS)
-            except CycleBusy as error:
-                lost.append(error)
-                return
-            except MosaicError as error:
-                _log.warning("the claim on %s could not be prolonged: %s", cycle, error)
-
-    thread = threading.Thread(target=prolong, name="claim", daemon=True)
-    thread.start()
-
-    def alive() -> None:
-        if lost:
-            raise lost[0]
-
-    try:
-        yield alive
-    finally:
-        stop.set()
-        thread.join()
-        if not lost:
-            try:
-                site.catalog.release(claim)
-            except MosaicError as error:
-                _log.warning("the claim on %s could not be released: %s", cycle, error)
 
 
 class _Cycle:
@@ -136,9 +97,17 @@ class _Cycle:
 
     def run(self) -> CycleReport:
         site, catalog = self.site, self.site.catalog
-        with self._timed("ingest", f"analyses from {site.source.name}"):
-            state = stages.ingest(site, self.cycle)
+        try:
+            with self._timed("ingest", f"analyses from {site.source.name}"):
+                state = stages.ingest(site, self.cycle)
+        except BaseException as error:
+            self._record_refusal(error)
+            raise
         available = stages.now()
+        self.revision = next_revision(site.store, site.config.name, self.cycle)
+        if self.revision > 1:
+            stages.complete_publication(site, self.cycle)
+            self._settle()
         same = self._published_already(state)
         if same is not None:
             return CycleReport(
@@ -151,7 +120,6 @@ class _Cycle:
             checkpoint_sha256=version.sha256,
             code_version=version.code_version,
         )
-        self.revision = next_revision(site.store, site.config.name, self.cycle)
         run = self._start(row_of_model.id)
         try:
             publication, results = self._produce(run, state, available)
@@ -165,8 +133,7 @@ class _Cycle:
             self.timings, results, self.undelivered,
         )  # fmt: skip
 
-    def _start(self, model_version: int) -> ForecastRun:
-        """The row of this run; one that died after its publication is first brought to its end."""
+    def _start(self, model_version: int | None = None) -> ForecastRun:
         return self.site.catalog.start_run(
             self.cycle,
             self.site.config.name,
@@ -202,59 +169,81 @@ class _Cycle:
         with self._timed("publish", site.store.url()):
             publication = stages.publish_forecast(site, state, results, timeliness, self.revision)
         manifest = publication.manifest
+        self._record_published(run, manifest, publication.outcome)
+        return publication, results
+
+    def _record_published(self, run: ForecastRun, manifest: Manifest, outcome: str) -> None:
+        catalog = self.site.catalog
         for asset in manifest.assets:
             catalog.record_product(
                 run, key=asset.key, name=asset.product, media_type=asset.media_type,
                 state="published", size=asset.bytes, sha256=asset.sha256,
             )  # fmt: skip
         catalog.set_state(
-            run, publication.outcome, timings=self.timings, digest=manifest.digest,
+            run, outcome, timings=self.timings, digest=manifest.digest,
             published=manifest.timeliness.published,
         )  # fmt: skip
-        return publication, results
 
     def _published_already(self, state: InitialState) -> Manifest | None:
         """The newest revision of the cycle, if this run could only repeat it."""
         site, profile = self.site, self.site.profile
-        following = next_revision(site.store, site.config.name, self.cycle)
-        if following == 1:
-            return None
-        found = read_manifest(site.store, site.config.name, self.cycle, following - 1)
+        found = self._manifest(self.revision - 1)
         if found is None:
             return None
         version = site.model.version
+        made = stages.identity_of(site, self.cycle, found.revision)
+        wanted = {
+            "weights": version.sha256,
+            "state": state.digest,
+            "members": profile.members,
+            "steps": profile.steps,
+            "seed": profile.seed,
+            "precision": profile.precision,
+            "keepbits": dict(profile.keepbits),
+            "window": profile.window,
+        }
         inputs = [(i.source, i.valid_time, i.digest) for i in stages.inputs_of(site, state)]
         same = (
-            found.model.checkpoint_sha256 == version.sha256
-            and found.model.code_version == version.code_version
+            found.model.code_version == version.code_version
             and [(i.source, i.valid_time, i.digest) for i in found.inputs] == inputs
-            and (found.ensemble.members, found.ensemble.steps, found.ensemble.seed)
-            == (profile.members, profile.steps, profile.seed)
-            and {a.product for a in found.assets} | {m.product for m in found.missing}
-            == {"ensemble", *(product.id for product in site.products)}
-            and not any(m.product for m in found.missing)
+            and {name: made.get(name) for name in wanted} == wanted
+            and {a.product for a in found.assets} == {"ensemble", *(p.id for p in site.products)}
+            and not found.missing
         )
-        if same:
-            self._settle(found)
         return found if same else None
 
-    def _settle(self, manifest: Manifest) -> None:
-        """Bring the row of a run that died between its publication and its last note to its end."""
+    def _manifest(self, revision: int) -> Manifest | None:
+        if revision < 1:
+            return None
+        return read_manifest(self.site.store, self.site.config.name, self.cycle, revision)
+
+    def _settle(self) -> None:
+        """Bring rows of runs that died between publication and their last note to their end."""
         catalog = self.site.catalog
         for run in catalog.runs(cycle=self.cycle, variant=self.site.config.name):
-            if run.revision == manifest.revision and run.state not in ("published", "unchanged"):
-                run = self._start_again(run)
-                for state in ("forecasting", "products", "publishing"):
-                    catalog.set_state(run, state)
-                catalog.set_state(
-                    run, "published", digest=manifest.digest,
-                    published=manifest.timeliness.published,
-                )  # fmt: skip
+            unfinished = not states.is_final("run", run.state) and run.state != "unchanged"
+            manifest = self._manifest(run.revision) if unfinished else None
+            if manifest is None:
+                continue
+            taken_up = catalog.start_run(
+                self.cycle, run.variant, revision=run.revision, host=run.host, device=run.device
+            )
+            for state in ("forecasting", "products", "publishing"):
+                catalog.set_state(taken_up, state)
+            self._record_published(taken_up, manifest, "published")
+            self._tell(events.published_event(self.site.store.url(), manifest))
 
-    def _start_again(self, run: ForecastRun) -> ForecastRun:
-        return self.site.catalog.start_run(
-            self.cycle, self.site.config.name, revision=run.revision, host=stages.host()
-        )
+    def _record_refusal(self, error: BaseException) -> None:
+        """A row for a run that did not get beyond its analyses."""
+        if isinstance(error, CycleBusy):
+            return
+        try:
+            self.revision = next_revision(self.site.store, self.site.config.name, self.cycle)
+            run = self._start()
+        except MosaicError as second:
+            _log.error("the failure of %s could not be recorded: %s", self.cycle, second)
+            return
+        self._failed(run, error)
 
     def _record_product(self, run: ForecastRun, result: stages.ProductResult) -> None:
         if isinstance(result, BuiltProduct):
@@ -266,6 +255,8 @@ class _Cycle:
         )
 
     def _failed(self, run: ForecastRun, error: BaseException) -> None:
+        if isinstance(error, CycleBusy):
+            return  # the row belongs to the run that has taken over
         text = str(error) if isinstance(error, MosaicError) else f"{type(error).__name__}: {error}"
         try:
             self.site.catalog.set_state(run, "failed", error=text, timings=self.timings)

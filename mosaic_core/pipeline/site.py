@@ -100,6 +100,7 @@ class ModelFileAtSite:
         path = site._weights
         if path is not None:
             self.file = checkpoint.read_model(path)
+            checkpoint.require_fit(site.config, self.file)
         else:
             import torch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from mosaic_core.analysis.initial_state import HistoryPolicy, prepare_initial_st
 from mosaic_core.analysis.store import COMMIT
 from mosaic_core.analysis.store import analysis_key as stored_key
 from mosaic_core.cycle import Cycle
+from mosaic_core.errors import AnalysisRejected, AnalysisUnreadable, CatalogError
 from mosaic_core.initial_state import InitialState
 from mosaic_core.pipeline.site import Site
 from mosaic_core.products.product import (
@@ -27,6 +29,7 @@ from mosaic_core.products.product import (
     build_products,
 )
 from mosaic_core.publication import layout
+from mosaic_core.publication.latest import move_latest
 from mosaic_core.publication.manifest import (
     ZARR_MEDIA_TYPE,
     AssetDraft,
@@ -38,12 +41,14 @@ from mosaic_core.publication.manifest import (
     Quality,
     Timeliness,
 )
+from mosaic_core.publication.progress import clear_in_progress
 from mosaic_core.publication.publish import Publication, publish
 
 if TYPE_CHECKING:
     from mosaic_core.ensemble.run import Progress
 
 ProductResult = BuiltProduct | ProductFailure
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,13 +90,10 @@ def ingest(site: Site, cycle: Cycle) -> InitialState:
             finer=site.profile.finer_grid,
         )
     except Exception as error:
-        site.catalog.record_event(
-            "ingest-failed",
-            site.source.name,
-            cycle=cycle,
-            variant=config.name,
-            error=f"{type(error).__name__}: {error}",
-        )
+        try:
+            _record_refusal(site, cycle, error)
+        except CatalogError as second:
+            _log.error("the failure of %s could not be recorded: %s", cycle, second)
         raise
     for entry in inputs_of(site, state):
         site.catalog.record_analysis(
@@ -103,6 +105,26 @@ def ingest(site: Site, cycle: Cycle) -> InitialState:
             url=entry.url,
         )
     return state
+
+
+def _record_refusal(site: Site, cycle: Cycle, error: Exception) -> None:
+    """A row of the analysis that is refused, and an event that says why the cycle cannot start."""
+    if isinstance(error, AnalysisRejected | AnalysisUnreadable) and error.valid_time is not None:
+        verdicts = error.verdicts if isinstance(error, AnalysisRejected) else {"read": "failed"}
+        site.catalog.record_analysis(
+            Cycle(error.valid_time),
+            source=site.source.name,
+            digest=error.digest if isinstance(error, AnalysisRejected) else "",
+            checks=dict(verdicts),
+            state="rejected",
+        )
+    site.catalog.record_event(
+        "ingest-failed",
+        site.source.name,
+        cycle=cycle,
+        variant=site.config.name,
+        error=f"{type(error).__name__}: {error}",
+    )
 
 
 def inputs_of(site: Site, state: InitialState) -> tuple[Input, ...]:
@@ -159,13 +181,28 @@ def forecast(
     )  # fmt: skip
 
 
+def identity_of(site: Site, cycle: Cycle, revision: int) -> dict[str, Any]:
+    """What the stored ensemble of a revision was made from; empty where there is none."""
+    from mosaic_core.ensemble.store import ForecastStore
+
+    prefix = layout.forecast_prefix(site.config.name, cycle, revision)
+    return ForecastStore.stored_identity(site.store, prefix) or {}
+
+
 def make_products(
     site: Site, cycle: Cycle, state: InitialState, revision: int = 1
 ) -> list[ProductResult]:
-    """Make every product of a whole ensemble; one that fails does not hold back the others."""
-    from mosaic_core.ensemble.store import open_ensemble
+    """Make every product of a whole ensemble; one that fails does not hold back the others.
+
+    What an earlier attempt left beside the ensemble is removed first: it may have been of other
+    products.
+    """
+    from mosaic_core.ensemble.store import NAME, open_ensemble
 
     prefix = layout.forecast_prefix(site.config.name, cycle, revision)
+    for info in list(site.store.list(prefix)):
+        if not info.key.startswith(f"{prefix}/{NAME}/"):
+            site.store.delete(info.key)
     ensemble = open_ensemble(site.store, prefix)
     return build_products(site.products, ensemble, context_of(site, state), site.store, prefix)
 
@@ -183,7 +220,23 @@ def context_of(site: Site, state: InitialState) -> ProductContext:
         quality=tuple(f"Degraded input: {reason}" for reason in state.degraded),
         licence=version.licence,
         attribution=version.attribution,
+        static=_other_planet(site),
         analysis=analysis_of(state),
+    )
+
+
+def _other_planet(site: Site) -> xr.Dataset | None:
+    """Static fields of a source that simulates its own planet."""
+    if not hasattr(site.source, "static_fields"):
+        return None
+    grid = site.config.lat_lon
+    planes = np.moveaxis(site.static, 2, 0)
+    return xr.Dataset(
+        {
+            name: ((dims.LONGITUDE, dims.LATITUDE), plane)
+            for name, plane in zip(site.config.static, planes, strict=True)
+        },
+        {dims.LATITUDE: list(grid.latitudes), dims.LONGITUDE: list(grid.longitudes)},
     )
 
 
@@ -272,6 +325,14 @@ def publish_forecast(
         discard=[f"{result.id}.zarr" for result in results if isinstance(result, ProductFailure)],
         lock=site.catalog.exclusive(f"latest:{config.name}"),
     )
+
+
+def complete_publication(site: Site, cycle: Cycle) -> None:
+    """Do what a publisher that died after its manifest has left undone."""
+    variant = site.config.name
+    with site.catalog.exclusive(f"latest:{variant}"):
+        move_latest(site.store, variant)
+    clear_in_progress(site.store, variant, cycle)
 
 
 def _ensemble_asset(site: Site) -> AssetDraft:
