@@ -1,6 +1,6 @@
 """The climate of a run: normalisation statistics and the figures that `docs/simulation.md` quotes.
 
-`python -m mosaic_core.simulation.climate --truncation 31 --days 365` writes `normalisation.npz`
+`python -m mosaic_core.simulation.climate --truncation 42 --days 90` writes `normalisation.npz`
 (`channels`, and per channel `state_mean`, `state_std`, and `residual_mean`, `residual_std` of the
 six-hour change; area-weighted, from true states) and, with `--report`, a JSON of measures.
 """
@@ -145,8 +145,8 @@ def _mass(model: Model, coefficients: Array) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Statistics of the simulated climate.")
     parser.add_argument("--planet", default="terra")
-    parser.add_argument("--truncation", type=int, default=31)
-    parser.add_argument("--days", type=int, default=365)
+    parser.add_argument("--truncation", type=int, default=42)
+    parser.add_argument("--days", type=int, default=90)
     parser.add_argument("--output", type=Path, default=NORMALISATION)
     parser.add_argument("--report", type=Path)
     options = parser.parse_args()

@@ -47,7 +47,7 @@ class SimulatedSettings:
 
     kind: Literal["simulated"] = "simulated"
     planet: str = "terra"
-    truncation: int = 31
+    truncation: int = 42
     seed: int = 0
     analysis_error: float = 0.12
     grid: tuple[int, int] = (240, 121)

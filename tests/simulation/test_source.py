@@ -22,7 +22,7 @@ from mosaic_core.simulation.trajectory import Trajectory
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 FEW = Channels.parse(["mean_sea_level_pressure", "geopotential_500", "geopotential_850"])
-SMALL = {"kind": "simulated", "grid": [48, 25], "checkpoints": ""}
+SMALL = {"kind": "simulated", "truncation": 31, "grid": [48, 25], "checkpoints": ""}
 
 
 def hours(n: int) -> datetime:
