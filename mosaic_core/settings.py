@@ -39,9 +39,7 @@ def build(cls: type[T], mapping: object, where: str) -> T:
                 f"one of {', '.join(fields)}",
                 f"did you mean {near[0]!r}?" if near else "remove it",
             )
-    values = {
-        key: _value(hints[key], value, f"{where}: {key}") for key, value in mapping.items()
-    }
+    values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in mapping.items()}
     for name, field in fields.items():
         required = (
             field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -92,8 +90,7 @@ def _value(hint: Any, value: object, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise ConfigurationError(f"{where}: {value!r}", "keys and values")
         return {
-            _value(args[0], k, where): _value(args[1], v, f"{where}: {k}")
-            for k, v in value.items()
+            _value(args[0], k, where): _value(args[1], v, f"{where}: {k}") for k, v in value.items()
         }
     if hint is Any or hint is object:
         return value

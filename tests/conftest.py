@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3  # noqa: F401  before ecCodes, see mosaic_core/analysis/grib.py
 from pathlib import Path
 
 # Before anything imports triton: without a GPU its kernels are interpreted, when asked for by name.

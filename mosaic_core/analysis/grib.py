@@ -9,6 +9,7 @@ ecCodes' process-wide multi-field state.
 from __future__ import annotations
 
 import contextlib
+import sqlite3  # noqa: F401  before ecCodes, whose own old SQLite would else serve the catalog
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

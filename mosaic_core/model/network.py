@@ -145,7 +145,7 @@ class Mosaic(nn.Module):
         x = self.preprocess(self.features(states, day_year))
         if self.config.perturbed:
             z = self.noise_generator(z)
-        x = self.interp_to_hp(x)
+        x = self.interp_to_hp(x).to(states.dtype)  # the residual stream keeps the states' type
         skips = []
         for stage, down in zip(self.encoder_stages, self.downsample_layers, strict=True):
             x = stage(x, z)

@@ -18,7 +18,7 @@ class Wall:
             raise ModuleNotFoundError(name)
 
 forbidden = {"xarray", "zarr", "sqlalchemy", "safetensors", "obstore", "boto3", "pydantic", "rich",
-             "typer", "eccodes", "prefect", "triton", "psutil"}  # healpy brings astropy, numpy, yaml
+             "typer", "eccodes", "prefect", "triton", "psutil"}
 sys.meta_path.insert(0, Wall())
 import torch
 from mosaic_core.model import checkpoint, rollout
