@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, Literal
@@ -130,6 +131,26 @@ class SimulatedSource:
     def static_fields(self, grid: LatLonGrid | None = None) -> Array:
         """(longitude, latitude, 3): geopotential_at_surface, land_sea_mask, soil_type."""
         return self._on(grid or self.grid).static_fields()
+
+    def statistics(self, channels: Channels) -> tuple[Array, Array]:
+        """Climatological mean and standard deviation of each channel of this planet, (channel,).
+
+        Those of the shipped climate at T42; levels that it does not hold are refused.
+
+        Raises:
+            ConfigurationError: a channel without statistics; it is named.
+        """
+        with (files("mosaic_core.simulation") / "normalisation.npz").open("rb") as file:
+            stored = np.load(file)
+            names = stored["channels"].tolist()
+            mean, std = stored["state_mean"], stored["state_std"]
+        absent = [name for name in channels.names if name not in names]
+        if absent:
+            raise ConfigurationError(
+                f"no statistics of the simulated {', '.join(absent)}", f"of {', '.join(names)}"
+            )
+        order = [names.index(name) for name in channels.names]
+        return mean[order].astype(np.float32), std[order].astype(np.float32)
 
     @property
     def provenance(self) -> dict[str, str]:

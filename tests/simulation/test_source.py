@@ -230,3 +230,13 @@ def test_restart_round_trip_is_exact(small_restart: Path, tmp_path: Path) -> Non
     again = restart.read(tmp_path / "later.npz").state
     for name in ("current", "previous", "forcing"):
         assert np.array_equal(getattr(again, name), getattr(later, name))
+
+
+def test_statistics_follow_the_order_of_the_channels(source: SimulatedSource) -> None:
+    channels = Channels.parse(["temperature_850", "mean_sea_level_pressure", "temperature_50"])
+    mean, std = source.statistics(channels)
+    assert 270 < mean[0] < 285
+    assert 99_000 < mean[1] < 102_500
+    assert np.all(std > 0)
+    with pytest.raises(ConfigurationError, match="temperature_875"):
+        source.statistics(Channels.parse(["temperature_875"]))
