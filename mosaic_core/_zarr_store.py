@@ -25,6 +25,18 @@ class TranslatingStore(ObjectStore):  # type: ignore[misc]
         except (BaseError, OSError) as error:
             raise _store_error(error, f"{_root(self.store)}/{key}", "write") from error
 
+    async def set_if_not_exists(self, key: str, value: Any) -> None:
+        try:
+            await super().set_if_not_exists(key, value)
+        except (BaseError, OSError) as error:
+            raise _store_error(error, f"{_root(self.store)}/{key}", "write") from error
+
+    async def get_partial_values(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super().get_partial_values(*args, **kwargs)
+        except BaseError as error:
+            raise _store_error(error, _root(self.store), "read") from error
+
 
 def _root(store: Any) -> str:
     bucket = store.config.get("bucket") if hasattr(store, "config") else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from mosaic_core.storage import ObjectStore
 NAME = "ensemble.zarr"
 PROGRESS = "ensemble.progress"
 _IDENTITY = "mosaic_identity"
+_WHOLE = "whole"
 _CHUNK_POINTS = 2904
 """Points of a chunk, as a band of longitudes: a place's ensemble series is one chunk a window."""
 _TIME = {"units": "hours since 1970-01-01T00:00:00", "calendar": "proleptic_gregorian"}
@@ -35,8 +37,8 @@ class ForecastStore:
     """The ensemble of one forecast in an object store.
 
     A window of a batch counts as written when its marker is there, which is set after the bytes;
-    the markers go when the store is sealed. Metadata is complete from the start, so that the
-    first windows can be read while later ones are computed.
+    when all are, the store is sealed: the forecast itself says so, and the markers go. Metadata is
+    complete from the start, so that the first windows can be read while later ones are computed.
     """
 
     objects: ObjectStore
@@ -156,6 +158,8 @@ class ForecastStore:
 
     def missing(self) -> Iterator[tuple[int, int]]:
         """(window, batch) indices that are not written yet, in the order they are computed."""
+        if (self.stored_identity(self.objects, self.prefix) or {}).get(_WHOLE):
+            return
         written = self.written()
         for window in range(len(self.layout.windows)):
             for batch in range(len(self.layout.batches)):
@@ -209,7 +213,7 @@ class ForecastStore:
         return out
 
     def seal(self) -> None:
-        """Remove the markers of a whole forecast.
+        """Say in the forecast that it is whole, and remove the markers of its windows.
 
         Raises:
             ForecastError: windows are missing; they are named.
@@ -222,6 +226,10 @@ class ForecastStore:
                 "a whole forecast",
                 "run the same cycle again: it goes on where it stopped",
             )
+        key = f"{self.prefix}/{NAME}/zarr.json"
+        metadata = json.loads(self.objects.get(key))
+        metadata["attributes"][_IDENTITY][_WHOLE] = True
+        self.objects.put(key, json.dumps(metadata, indent=2).encode())
         self.objects.delete_all(f"{self.prefix}/{PROGRESS}")
 
     def open(self) -> xr.Dataset:

@@ -75,7 +75,9 @@ class Fault:
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             nonlocal calls
-            if self.about and not any(self.about in a for a in args if isinstance(a, str)):
+            if self.about and not any(
+                self.about in str(a) for a in args if isinstance(a, str | Path)
+            ):
                 return original(*args, **kwargs)
             calls += 1
             due = calls == self.call or (self.ever_after and calls > self.call)

@@ -81,10 +81,12 @@ def test_a_killed_cycle_is_taken_up_at_once_and_ends_as_an_unbroken_one(
         assert [new for kind, new in story if kind == "run"][-1] == "published"
 
 
-def test_what_was_computed_before_the_kill_is_not_computed_again(second: World) -> None:
+@pytest.mark.parametrize(
+    "where", ["mosaic_core.ensemble.store:ForecastStore.seal", f"{STAGES}:publish_forecast"]
+)
+def test_what_was_computed_before_the_kill_is_not_computed_again(where: str, second: World) -> None:
     run = ("run", str(SECOND), "-p", second.profile, "--json")
-    kill = Fault("mosaic_core.ensemble.store:ForecastStore.seal")
-    assert mosaic(*run, faults=[kill]).code == KILLED
+    assert mosaic(*run, faults=[Fault(where)]).code == KILLED
     never = Fault("mosaic_core.model.network:Mosaic.forward")
     assert mosaic(*run, faults=[never]).code == 0
 

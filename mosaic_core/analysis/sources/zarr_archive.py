@@ -80,7 +80,9 @@ class ZarrSource(ArchiveSource):
         found = int((times == wanted).sum())
         if found > 1:
             raise AnalysisUnreadable(
-                f"{self.settings.url} has {valid_time:%Y-%m-%dT%H:%MZ} {found} times", "once"
+                f"{self.settings.url} has {valid_time:%Y-%m-%dT%H:%MZ} {found} times",
+                "each time once",
+                "take the superfluous copy out of the store",
             )
         if found == 0:
             ends = to_datetimes(times[[0, -1]]) if times.size else ()
@@ -179,6 +181,7 @@ class ZarrSource(ArchiveSource):
             raise AnalysisUnreadable(
                 f"{key} in {self.settings.url}: {type(error).__name__}: {error}",
                 "chunks that can be read",
+                "write or copy this time again",
             ) from error
         return orient(values, self._axis(dims.LONGITUDE), self._axis(dims.LATITUDE))
 
