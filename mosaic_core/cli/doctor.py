@@ -166,7 +166,9 @@ def _source(profile: Profile) -> Iterator[Verdict]:
     from mosaic_core.analysis.sources.registry import make_source
 
     source = make_source(profile.source)
-    yield Verdict("source", "good", f"{profile.source['kind']} as {source.name!r}")
+    found = f"{profile.source['kind']} as {source.name!r}"
+    look = getattr(source, "look", None)  # those of files; a mirror is asked when a cycle is due
+    yield Verdict("source", "good", f"{found}, {look()}" if look else found)
 
 
 def _store(profile: Profile) -> Iterator[Verdict]:

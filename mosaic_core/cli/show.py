@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -110,8 +112,7 @@ def config_show(
     from mosaic_core.settings import config_folder
 
     settings = Profile.load(profile, overrides or ())
-    shown = asdict(settings)
-    shown["catalog"] = _without_password(settings.catalog)
+    shown = _without_passwords(asdict(settings))
     if settings.events.secret:
         shown["events"]["secret"] = "***"
     document = json.loads(
@@ -129,11 +130,11 @@ def config_show(
         typer.echo(yaml.safe_dump(document, sort_keys=False, width=100), nl=False)
 
 
-def _without_password(url: str) -> str:
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return "(not a URL)"
+def _without_passwords(value: Any) -> Any:
+    """The same settings with `***` for the password of every URL in them."""
+    if isinstance(value, Mapping):
+        return {key: _without_passwords(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_passwords(item) for item in value]
+    # The last @ before the path ends the password, which may hold others.
+    return re.sub(r"(://[^/:]*):[^/]*@", r"\1:***@", value) if isinstance(value, str) else value

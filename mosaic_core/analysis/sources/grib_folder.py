@@ -66,6 +66,10 @@ class GribSource(ArchiveSource):
     def from_settings(cls, settings: Mapping[str, Any]) -> GribSource:
         return cls(build(GribSettings, settings, "source grib"))
 
+    def look(self) -> str:
+        """What there is, in words, for `mosaic doctor`; raises what `fetch` would."""
+        return f"{len(self._files())} files in {self._root}"
+
     def index(self, valid_time: datetime) -> Index:
         fields = self._scan().get(valid_time)
         where = f"{self._root} ({len(self._seen)} files)"

@@ -74,6 +74,10 @@ class ZarrSource(ArchiveSource):
     def from_settings(cls, settings: Mapping[str, Any]) -> ZarrSource:
         return cls(build(ZarrSettings, settings, "source zarr"))
 
+    def look(self) -> str:
+        """What there is, in words, for `mosaic doctor`; raises what `fetch` would."""
+        return f"{self._axis(dims.VALID_TIME).size} times in {self.settings.url}"
+
     def index(self, valid_time: datetime) -> Index:
         times = self._axis(dims.VALID_TIME)
         (wanted,) = time_values([valid_time])
