@@ -9,6 +9,18 @@ import pytest
 from tests.pipeline.command import mosaic
 from tests.pipeline.world import FIRST, SECOND, World, copy_of
 
+# The quick suite has each kind of store and catalog, and each kind of kill, once.
+SLOW = (
+    "[folder-postgresql]", "[s3-sqlite]", "[before ingest]", "[after products]", "[after latest]",
+    "[in a marker of a window]", "[in an analysis]", "[declared in wrong units]",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.name.endswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
