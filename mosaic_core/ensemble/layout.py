@@ -37,6 +37,7 @@ class ForecastLayout:
         weights: sha256 of the model weights.
         state: digest of the initial state.
         precision: type of the matrix products.
+        code_version, device: what computes; another one would give other bits.
         keepbits: mantissa bits kept of each variable; variables not named are lossless.
         batch: members that are computed together; results are bit-identical only for the same.
         window: steps that are written together.
@@ -52,6 +53,8 @@ class ForecastLayout:
     state: str
     precision: str
     batch: int
+    code_version: str = ""
+    device: str = "cpu"
     window: int = 8
     keepbits: Mapping[str, int] = field(default_factory=dict)
 
@@ -102,6 +105,8 @@ class ForecastLayout:
             "weights": self.weights,
             "state": self.state,
             "precision": self.precision,
+            "code_version": self.code_version,
+            "device": self.device,
             "keepbits": dict(sorted(self.keepbits.items())),
             "window": self.window,
         }

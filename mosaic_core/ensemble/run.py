@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -26,6 +27,9 @@ from mosaic_core.model.rollout import Precision, rollout
 
 BUFFER_BYTES = 1_250_000_000
 """Host memory for the window that is computed and the one that is written."""
+
+_GPU_PIECES = 5 << 30
+"""Gathered keys and values, hidden layers and scores of the kernels."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,9 +52,7 @@ class Progress:
     lead_hours: int
 
 
-def fitting_batch(
-    config: ModelConfig, members: int, window: int, device: torch.device, history_bytes: int = 4
-) -> int:
+def fitting_batch(config: ModelConfig, members: int, window: int, device: torch.device) -> int:
     """Members that are computed together: as many as the free memory holds, at most `members`.
 
     An activation of the finest mesh counts some 12 times in a step without gradients, hidden
@@ -62,10 +64,7 @@ def fitting_batch(
     finest = config.trunk[0]
     state = config.lat_lon.nlon * config.lat_lon.nlat * len(config.channel_set) * 4
     per_member = 12 * finest.tokens * finest.dim * 4 + (3 * config.history + 2) * state
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = psutil.virtual_memory().available
+    free = _free_memory(device)
     fits = int(0.7 * free // per_member)
     buffered = max(1, BUFFER_BYTES // (2 * window * state))
     if fits < 1:
@@ -77,6 +76,41 @@ def fitting_batch(
         )
     batch = min(members, fits, buffered)
     return -(-members // -(-members // batch))
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes that a step may use, without the pieces of fixed size on a GPU."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return int(max(0, torch.cuda.mem_get_info(device)[0] - _GPU_PIECES))
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return free
+    return min(free, max(0, limit - used))
+
+
+def lag_of(config: ModelConfig, state: InitialState) -> int:
+    """Steps from the newest analysis of a state to its initial time; 0 unless it is degraded.
+
+    Raises:
+        ConfigurationError: no whole number of steps leads there.
+    """
+    behind = state.cycle.init_time - state.valid_times[-1]
+    lag, rest = divmod(behind, timedelta(hours=config.step_hours))
+    if rest or lag < 0:
+        raise ConfigurationError(
+            f"the newest analysis is {behind} before {state.cycle}",
+            f"a multiple of the {config.step_hours} h steps of {config.name}",
+            "start from an analysis that steps lead from to the initial time",
+        )
+    return lag
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
 
 
 def layout_for(
@@ -107,6 +141,7 @@ def layout_for(
         raise ConfigurationError(
             f"{spec.members} members of a deterministic model", "1: they would all be the same"
         )
+    lag_of(config, state)
     return ForecastLayout(
         cycle=state.cycle,
         variant=config.name,
@@ -115,6 +150,8 @@ def layout_for(
         step_hours=config.step_hours,
         spec=spec,
         weights=model.version.sha256,
+        code_version=model.version.code_version,
+        device=model.device.type,
         state=state.digest,
         precision=precision,
         batch=batch or fitting_batch(config, spec.members, window, model.device),
@@ -155,6 +192,9 @@ class _Run:
     ) -> None:
         self.model, self.state, self.store, self.on_progress = model, state, store, on_progress
         self.layout = store.layout
+        self.lag = lag_of(model.config, state)
+        # Several batches on a CPU read their history back: the host's memory is for the windows.
+        self.carries = len(store.layout.batches) == 1 or model.device.type == "cuda"
         self.carried: dict[int, Tensor] = {}
         self.pending: Future[None] | None = None
         self.todo = list(store.missing())
@@ -202,15 +242,8 @@ class _Run:
         nlon, nlat = layout.grid.shape
         out = np.empty((len(layout.channels), len(members), len(steps), nlat, nlon), np.float32)
         into = torch.from_numpy(out)
-
-        def noise(step: int) -> Tensor:
-            raw = batch_noise(layout.spec.seed, layout.cycle, members, step, config.noise_dim)
-            return torch.from_numpy(raw)
-
-        precision: Precision = layout.precision  # type: ignore[assignment]
-        start = layout.cycle.init_time
         last: list[Tensor] = []
-        for i, step in enumerate(rollout(self.model, history, start, noise, steps, precision)):
+        for i, step in enumerate(self._rollout(batch, history, steps)):
             into[:, :, i].copy_(step.permute(3, 0, 2, 1))
             last = [*last, step][-config.history :]
             self.computed += len(members)
@@ -218,29 +251,60 @@ class _Run:
         for channel, values in zip(layout.channels, out, strict=True):
             if channel.variable in layout.keepbits:
                 values[:] = round_mantissa(values, layout.keepbits[channel.variable])
-        if window + 1 < len(layout.windows):
+        if window + 1 < len(layout.windows) and self.carries:
             self.carried[batch] = self._carry(history, last)
         return out
 
+    def _rollout(self, batch: int, history: Tensor, steps: range) -> Iterator[Tensor]:
+        """States after `steps`, which count from the initial time of the forecast.
+
+        Noise and phases count from the newest analysis, `lag` steps before it.
+        """
+        layout, size = self.layout, self.model.config.noise_dim
+        members = layout.batches[batch]
+
+        def noise(step: int) -> Tensor:
+            raw = batch_noise(layout.spec.seed, layout.cycle, members, step, size)
+            return torch.from_numpy(raw)
+
+        precision: Precision = layout.precision  # type: ignore[assignment]
+        since = range(steps.start + self.lag, steps.stop + self.lag)
+        try:
+            yield from rollout(
+                self.model, history, self.state.valid_times[-1], noise, since, precision
+            )
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            raise DeviceError(
+                f"{self.model.device} has no memory for {len(members)} members at once",
+                f"memory for the batch of {layout.batch} that this forecast was begun with",
+                "free memory on the device, or remove the unfinished forecast and run again",
+            ) from error
+
     def _carry(self, history: Tensor, last: list[Tensor]) -> Tensor:
         """The states that the next window starts from, with the precision that is stored."""
-        recent = torch.cat((history, torch.stack(last, dim=1)), dim=1)[:, -history.shape[1] :]
+        recent = torch.stack(last, dim=1)
         for index, channel in enumerate(self.layout.channels):
             bits = self.layout.keepbits.get(channel.variable)
             if bits is not None:
                 rounded = round_mantissa(recent[..., index].cpu().numpy(), bits)
                 recent[..., index] = torch.from_numpy(rounded).to(recent.device)
-        return recent
+        return torch.cat((history, recent), dim=1)[:, -history.shape[1] :]
 
     def _history(self, batch: int, last_step: int) -> Tensor:
         """States up to `last_step` of a batch, from the initial state and the store."""
         members, count = len(self.layout.batches[batch]), self.model.config.history
-        initial = torch.from_numpy(self.state.values.copy()).expand(members, -1, -1, -1, -1)
+        states = torch.from_numpy(self.state.values.copy()).expand(members, -1, -1, -1, -1)
+        states = states.to(self.model.device).contiguous()
+        if last_step < count:
+            for state in self._rollout(batch, states, range(1 - self.lag, 1)):
+                states = torch.cat((states, state[:, None]), dim=1)[:, -count:]
         if last_step:
             steps = range(max(1, last_step - count + 1), last_step + 1)
             stored = torch.from_numpy(self.store.read_steps(batch, steps))
-            initial = torch.cat((initial, stored), dim=1)[:, -count:]
-        return initial.to(self.model.device).contiguous()
+            states = torch.cat((states, stored.to(states.device)), dim=1)[:, -count:]
+        return states.contiguous()
 
     def _report(self) -> None:
         elapsed = max(time.monotonic() - self.started, 1e-9)

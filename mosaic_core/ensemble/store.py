@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,27 +46,41 @@ class ForecastStore:
     layout: ForecastLayout
 
     @classmethod
-    def begin(cls, objects: ObjectStore, prefix: str, layout: ForecastLayout) -> ForecastStore:
+    def begin(
+        cls,
+        objects: ObjectStore,
+        prefix: str,
+        layout: ForecastLayout,
+        *,
+        discard: Callable[[str], None] | None = None,
+    ) -> ForecastStore:
         """Create the arrays, or go on with those of an interrupted run of the same forecast.
 
         The batch size of an interrupted run is kept, since the bits of a member depend on it.
+
+        Args:
+            discard: told in words of the remains of another forecast, which are then removed; only
+                for who holds the claim on a cycle whose revision is not published.
 
         Raises:
             ForecastError: what is there belongs to another forecast; the differences are named.
         """
         stored = cls.stored_identity(objects, prefix)
+        differences = [] if stored is None else layout.differences(stored)
+        if differences and discard is not None:
+            discard("; ".join(differences))
+            stored = None
         if stored is None:
             objects.delete_all(f"{prefix}/{NAME}")
             objects.delete_all(f"{prefix}/{PROGRESS}")
             store = cls(objects, prefix, layout)
             store._create()
             return store
-        differences = layout.differences(stored)
         if differences:
             raise ForecastError(
                 f"{objects.url(prefix)} holds another forecast: " + "; ".join(differences),
                 "an interrupted run of the same forecast, or nothing",
-                "publish this one as a new revision, or remove what is there",
+                "run the cycle, which discards it, or remove it",
             )
         return cls(objects, prefix, replace(layout, batch=int(stored["batch"])))
 
@@ -77,7 +91,9 @@ class ForecastStore:
             return None
         group = zarr.open_group(objects.zarr(f"{prefix}/{NAME}", read_only=True), mode="r")
         found = group.attrs.get(_IDENTITY)
-        return dict(found) if isinstance(found, dict) else None
+        # Consolidated metadata come after the identity: without them the creation was cut short.
+        whole = isinstance(found, dict) and group.metadata.consolidated_metadata is not None
+        return dict(found) if whole else None
 
     def _create(self) -> None:
         layout = self.layout

@@ -172,8 +172,16 @@ def forecast(
         profile.window,
     )
     prefix = layout.forecast_prefix(site.config.name, cycle, revision)
-    store = ForecastStore.begin(site.store, prefix, wanted)
-    with forced_backend(None if profile.kernels == "auto" else profile.kernels):
+
+    def discard(differences: str) -> None:
+        site.catalog.record_event(
+            "forecast-discarded", prefix, cycle=cycle, variant=site.config.name,
+            differences=differences,
+        )  # fmt: skip
+
+    store = ForecastStore.begin(site.store, prefix, wanted, discard=discard)
+    chosen = None if profile.kernels == "auto" else profile.kernels
+    with forced_backend(profile.require or chosen):
         run_ensemble(model, state, store, on_progress)
     return Forecast(
         cycle, revision, profile.members, profile.steps, profile.seed,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -287,3 +288,125 @@ def test_a_state_of_another_model_is_refused(model: LoadedModel, state: InitialS
     other = replace(model, config=replace(model.config, history=2))
     with pytest.raises(ConfigurationError, match="4 times; expected: 2"):
         layout_for(other, state, SPEC)
+
+
+def late_state(state: InitialState) -> InitialState:
+    """The same analyses for a cycle 12 h later."""
+    return InitialState(
+        CYCLE.shift(12),
+        state.grid,
+        state.channels,
+        state.values,
+        state.valid_times,
+        degraded=("two analyses are missing",),
+    )
+
+
+@pytest.mark.parametrize("window", [1, 2, 8])
+def test_a_start_from_an_older_history_leads_to_the_right_times(
+    tmp_path: Path, model: LoadedModel, state: InitialState, window: int
+) -> None:
+    late = late_state(state)
+    layout = layout_for(model, late, SPEC, window=window, batch=2)
+    store = ForecastStore.begin(open_store(tmp_path), "f", layout)
+    with pytest.MonkeyPatch.context() as patch:
+        plain = ForecastStore.write
+
+        def write(self: ForecastStore, index: int, *given: object) -> None:
+            if index == 1:
+                raise StoreError("gone")
+            plain(self, index, *given)  # type: ignore[arg-type]
+
+        patch.setattr(ForecastStore, "write", write)
+        if window < 8:
+            with pytest.raises(StoreError):
+                run_ensemble(model, late, store)
+    run_ensemble(model, late, ForecastStore.begin(open_store(tmp_path), "f", layout))
+
+    def noise(step: int) -> torch.Tensor:
+        raw = batch_noise(5, late.cycle, [1, 2], step, model.config.noise_dim)
+        return torch.from_numpy(raw)
+
+    history = torch.from_numpy(state.values.copy())[None].expand(2, -1, -1, -1, -1)
+    steps = list(rollout(model, history, state.valid_times[-1], noise, range(1, 10)))
+    found = store.open()["2m_temperature"]
+    index = model.config.channel_set.index("2m_temperature")
+    assert found.valid_time.values[0] == np.datetime64("2026-11-20T18")
+    for i in range(7):
+        expected = steps[i + 2][..., index].permute(0, 2, 1).numpy()
+        np.testing.assert_array_equal(found.isel(lead_time=i, number=[0, 1]).values, expected)
+
+
+def test_an_older_history_that_no_step_leads_from_is_refused(
+    golden: Path, state: InitialState
+) -> None:
+    daily = golden_model.load(golden, "era5mini")
+    values = golden_model.arrays(golden / "era5mini/rollout.npz")["x0"][0].numpy()
+    config = daily.config
+    times = tuple(CYCLE.history_times(config.history, config.step_hours))
+    late = InitialState(
+        CYCLE.shift(6), config.lat_lon, config.channel_set, values, times, degraded=("late",)
+    )
+    with pytest.raises(ConfigurationError, match="a multiple of the 24 h steps"):
+        layout_for(daily, late, SPEC)
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_rounded_windows_shorter_than_the_history_resume_alike(
+    tmp_path: Path, model: LoadedModel, state: InitialState, window: int
+) -> None:
+    bits = {"geopotential": 8, "2m_temperature": 8}
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        changes = {"keepbits": bits, "window": window, "batch": 3}
+        if folder == folders[1]:
+            with pytest.MonkeyPatch.context() as patch:
+                plain = ForecastStore.write
+
+                def write(self: ForecastStore, index: int, *given: object, plain=plain) -> None:  # type: ignore[no-untyped-def]
+                    if index == 1:
+                        raise StoreError("gone")
+                    plain(self, index, *given)
+
+                patch.setattr(ForecastStore, "write", write)
+                with pytest.raises(StoreError):
+                    run_ensemble(model, state, begin(folder, model, state, **changes))
+        run_ensemble(model, state, begin(folder, model, state, **changes))
+    assert content(folders[0]) == content(folders[1])
+
+
+def test_remains_without_consolidated_metadata_are_made_anew(
+    tmp_path: Path, model: LoadedModel, state: InitialState, whole: dict[str, bytes]
+) -> None:
+    begin(tmp_path, model, state)
+    path = tmp_path / "f/ensemble.zarr/zarr.json"
+    document = json.loads(path.read_text())
+    del document["consolidated_metadata"]
+    path.write_text(json.dumps(document))
+    run_ensemble(model, state, begin(tmp_path, model, state))
+    assert content(tmp_path) == whole
+
+
+def test_remains_of_another_forecast_are_discarded_when_told_so(
+    tmp_path: Path, model: LoadedModel, state: InitialState, whole: dict[str, bytes]
+) -> None:
+    begin(tmp_path, model, state, spec=EnsembleSpec(2, 7, 6))
+    told: list[str] = []
+    layout = layout_for(model, state, SPEC, window=2, batch=2)
+    store = ForecastStore.begin(open_store(tmp_path), "f", layout, discard=told.append)
+    run_ensemble(model, state, store)
+    assert content(tmp_path) == whole
+    assert "members 2 is stored" in told[0]
+
+
+def test_a_device_without_memory_is_an_error_that_says_so(
+    tmp_path: Path, golden: Path, state: InitialState
+) -> None:
+    model = golden_model.load(golden, "hresmini")
+
+    def exhausted(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.network.preprocess.register_forward_pre_hook(exhausted)
+    with pytest.raises(DeviceError, match="no memory for 2 members"):
+        run_ensemble(model, state, begin(tmp_path, model, state))
