@@ -128,14 +128,15 @@ def test_products_left_by_an_attempt_with_another_profile_are_no_obstacle(world:
     assert client.verify(world.store).ok
 
 
-def test_an_unfinished_run_with_other_settings_is_named_and_not_mixed_in(world: World) -> None:
+def test_the_remains_of_a_run_with_other_settings_are_not_mixed_in(
+    world: World, past: World
+) -> None:
     kill = Fault("mosaic_core.ensemble.store:ForecastStore.seal")
-    assert mosaic("run", str(FIRST), "-p", world.profile, faults=[kill]).code < 0
-    outcome = mosaic("run", str(FIRST), "-p", world.profile, "--set", "seed=7")
-    assert outcome.code == 5
-    assert "seed 0 is stored, this run has 7" in outcome.err
-    assert "what to do" in outcome.err
+    words = ("run", str(FIRST), "-p", world.profile, "--set", "seed=7")
+    assert mosaic(*words, faults=[kill]).code < 0
     assert run(world)["outcome"] == "published"
+    assert client.manifest(world.store).ensemble.seed == 0
+    assert client.manifest(world.store).digest == client.manifest(past.store).digest
 
 
 def test_the_installed_command_publishes_with_every_product(world: World) -> None:
