@@ -28,8 +28,8 @@ def worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
 
 
 @task(
-    retries=8,
-    retry_delay_seconds=[30, 60, 120, 240, 480, 900, 900, 900],
+    retries=12,
+    retry_delay_seconds=[30, 60, 120, 240, 480, *[900] * 7],
     retry_jitter_factor=0.3,
     retry_condition_fn=worth_retrying,
     persist_result=False,

@@ -39,6 +39,8 @@ class LatLonGrid:
     @classmethod
     def with_poles(cls, nlon: int, nlat: int) -> LatLonGrid:
         """Equiangular grid with both poles: `with_poles(240, 121)` is the 1.5 degree grid."""
+        if nlon < 2 or nlat < 2:
+            raise ConfigurationError(f"a grid of {nlon} x {nlat} points", "2 x 2 or more")
         lon = np.arange(nlon) * (360.0 / nlon)
         lat = -90.0 + np.arange(nlat) * (180.0 / (nlat - 1))
         return cls(tuple(lon.tolist()), tuple(lat.tolist()))

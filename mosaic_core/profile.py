@@ -50,7 +50,11 @@ class Profile:
         window: steps that are written together.
         keepbits: mantissa bits that are kept, by variable; others are lossless.
         products: ids in `config/products.yaml`.
-        history: what to do when a past analysis is missing.
+        history: what to do when a past analysis is missing after the cut-off; before it the run
+            stops, to be tried again.
+        cut_off_hours: hours after the initial time at which `history` comes into force.
+        available_after_hours: hours after which the newest cycle can be expected; the default cycle
+            is the newest that old.
         leave_out_checks: checks of analyses that this profile does without; recorded.
         finer_grid: whether analyses coarser than the model grid may be interpolated to it.
         static: file of static fields; None takes the source's own or the shipped ones.
@@ -78,12 +82,21 @@ class Profile:
     keepbits: Mapping[str, int] = field(default_factory=dict)
     products: tuple[str, ...] = ("statistics", "spectra", "maps")
     history: Literal["stop", "last_whole_history"] = "stop"
+    cut_off_hours: float = 9.0
+    available_after_hours: float = 0.0
     leave_out_checks: tuple[str, ...] = ()
     finer_grid: Literal["refuse", "bilinear"] = "refuse"
     static: str | None = None
     statistics: str | None = None
     events: Events = Events()
     description: str = ""
+
+    def __post_init__(self) -> None:
+        if self.require is not None and self.kernels not in ("auto", self.require):
+            raise ConfigurationError(
+                f"profile {self.name}: kernels {self.kernels!r}, but {self.require!r} is required",
+                f"kernels: auto or {self.require}",
+            )
 
     @classmethod
     def load(cls, name: str, overrides: Sequence[str] = ()) -> Profile:
@@ -128,7 +141,7 @@ def _expanded(value: Any, where: str) -> Any:
         return value
 
     def of_environment(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1], match[2])
+        found = os.environ.get(match[1]) or match[2]
         if found is None:
             raise ConfigurationError(
                 f"{where}: the environment has no {match[1]}", "it to be set", f"export {match[1]}"

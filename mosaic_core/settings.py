@@ -115,8 +115,8 @@ def config_folder() -> Path:
                 f"MOSAIC_CONFIG={named} is not a folder", "a folder with models/ and profiles/"
             )
         return folder
-    checkout = Path(__file__).parent.parent / "config"
-    return checkout if checkout.is_dir() else Path(__file__).parent / "_config"
+    installed = Path(__file__).parent / "_config"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "config"
 
 
 def read_config(kind: str, name: str) -> tuple[dict[str, Any], Path]:

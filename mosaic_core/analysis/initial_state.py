@@ -112,7 +112,7 @@ def choose_history(
         return tuple(wanted), ()
     names = ", ".join(f"{time:%Y-%m-%dT%HZ}" for time in absent)
     if policy.missing == "last_whole_history":
-        for start in candidates(cycle, policy):
+        for start in candidates(cycle, policy, step_hours):
             times = start.history_times(states, step_hours)
             if have.issuperset(times):
                 reason = f"no analysis for {names}: starts from the history of {start}"
@@ -125,13 +125,17 @@ def choose_history(
             if policy.missing == "last_whole_history"
             else ""
         ),
-        "wait for it, or write `missing: last_whole_history` into the profile",
+        "wait for it; `history: last_whole_history` in the profile starts from older ones",
     )
 
 
-def candidates(cycle: Cycle, policy: HistoryPolicy) -> list[Cycle]:
-    """Cycles whose history may stand in for that of `cycle`, newest first."""
-    return [cycle.shift(-hours) for hours in range(6, policy.max_age_hours + 1, 6)]
+def candidates(cycle: Cycle, policy: HistoryPolicy, step_hours: int) -> list[Cycle]:
+    """Cycles whose history may stand in for that of `cycle`, newest first.
+
+    Steps of the model must lead from them to `cycle`.
+    """
+    ages = range(step_hours, policy.max_age_hours + 1, step_hours)
+    return [cycle.shift(-hours) for hours in ages]
 
 
 def prepare_initial_state(
@@ -178,7 +182,7 @@ def prepare_initial_state(
 
     starts = [cycle]
     if policy.missing == "last_whole_history":
-        starts += candidates(cycle, policy)
+        starts += candidates(cycle, policy, step_hours)
     for start in starts:
         times = start.history_times(states, step_hours)
         for time in times:

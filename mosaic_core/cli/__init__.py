@@ -18,6 +18,7 @@ from mosaic_core import __version__
 from mosaic_core.cli import catalog, doctor, model, products, run, show
 from mosaic_core.errors import MosaicError
 
+INTERRUPTED = 130
 app = typer.Typer(
     help="Ensemble weather forecasts with Mosaic: from an analysis to published products.",
     no_args_is_help=True,
@@ -63,9 +64,10 @@ def main() -> None:
     except MosaicError as error:
         _explain(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on where it stopped", err=True)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            typer.echo("interrupted; the same command goes on where it stopped", err=True)
+        raise
 
 
 def _explain(error: MosaicError) -> None:

@@ -40,7 +40,6 @@ def fetch(
             f"give --revision, or write `revision:` into config/models/{variant}.yaml",
         )
     from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     typer.echo(f"{published.checkpoint} is licensed {published.licence}: {published.attribution}")
     try:
@@ -50,9 +49,10 @@ def fetch(
         file = hf_hub_download(
             published.repository, published.checkpoint, revision=revision, local_dir=into
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except Exception as error:  # the hub's client raises errors of several libraries
+        reason = (str(error).splitlines() or [""])[0]
         raise CheckpointError(
-            f"{published.repository} cannot be fetched: {str(error).splitlines()[0]}",
+            f"{published.repository} cannot be fetched: {type(error).__name__}: {reason}",
             f"{published.checkpoint} at {revision}",
             "check the network and the revision; on a host without a network copy the file there",
         ) from error

@@ -99,14 +99,15 @@ def _open(profile: str, overrides: list[str] | None) -> Site:
 
 
 def _cycle(site: Site, text: str | None) -> Cycle:
-    from datetime import UTC, datetime
+    from datetime import UTC, datetime, timedelta
 
     from mosaic_core.cycle import Cycle
 
     text = text or site.profile.cycle
     if text is not None:
         return Cycle.parse(text)
-    return Cycle.latest_before(datetime.now(UTC))
+    delay = timedelta(hours=site.profile.available_after_hours)
+    return Cycle.latest_before(datetime.now(UTC) - delay)
 
 
 def _run(site: Site, cycle: Cycle, quiet: bool = False) -> CycleReport:

@@ -7,6 +7,8 @@ Only plain pointers: block pointers left Triton with 3.9.
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 import triton
 import triton.language as tl
@@ -84,13 +86,14 @@ def block_sparse_attention(
     tile_n = min(64, max(16, triton.next_power_of_2(block_size)))
     exact = q.dtype == torch.float32
     grid = (triton.cdiv(group * block_size, tile_m), blocks, batch * kv_heads)
-    _forward[grid](
-        q, k, v, block_indices, out,
-        width**-0.5 * 1.4426950408889634,
-        blocks, listed, kv_heads,
-        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
-        *block_indices.stride()[:3], *out.stride()[:3],
-        GROUP=group, BLOCK=block_size, WIDTH=width, TILE_M=tile_m, TILE_N=tile_n,
-        EXACT=exact, num_warps=4, num_stages=2 if exact else 3,
-    )  # fmt: skip
+    with torch.cuda.device(q.device) if q.is_cuda else contextlib.nullcontext():
+        _forward[grid](
+            q, k, v, block_indices, out,
+            width**-0.5 * 1.4426950408889634,
+            blocks, listed, kv_heads,
+            *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
+            *block_indices.stride()[:3], *out.stride()[:3],
+            GROUP=group, BLOCK=block_size, WIDTH=width, TILE_M=tile_m, TILE_N=tile_n,
+            EXACT=exact, num_warps=4, num_stages=2 if exact else 3,
+        )  # fmt: skip
     return out

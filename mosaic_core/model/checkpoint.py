@@ -6,6 +6,8 @@ import hashlib
 import json
 import math
 import pickle
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -231,14 +233,17 @@ def read_static(path: Path, config: ModelConfig) -> Tensor:
 
 def _read_npz(path: Path, names: tuple[str, ...]) -> list[NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as stream:
+            arrays = np.load(stream, allow_pickle=False)
+            if not isinstance(arrays, np.lib.npyio.NpzFile):
+                raise CheckpointError(f"{path} holds one array", f"arrays {', '.join(names)}")
             absent = [name for name in names if name not in arrays]
             if absent:
                 raise CheckpointError(
                     f"{path} has no {', '.join(absent)}", f"arrays {', '.join(names)}"
                 )
             return [arrays[name] for name in names]
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise CheckpointError(f"{path} cannot be read: {error}", "a numpy .npz file") from error
 
 
@@ -350,8 +355,10 @@ def version_of(config: ModelConfig, file: ModelFile, path: Path | None = None) -
     if path is not None:
         digest = file_sha256(path)
     else:
-        identity = json.dumps([asdict(config), file.metadata], sort_keys=True)
-        digest = hashlib.sha256(identity.encode()).hexdigest()
+        made_of = hashlib.sha256(json.dumps([asdict(config), file.metadata]).encode())
+        for table in (file.mean, file.std, file.static):
+            made_of.update(np.ascontiguousarray(table.numpy(), "<f4").tobytes())
+        digest = made_of.hexdigest()
     return ModelVersion(
         variant=config.name,
         sha256=digest,

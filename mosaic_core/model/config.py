@@ -67,6 +67,9 @@ class StageConfig:
 
     def __post_init__(self) -> None:
         where = f"stage of nside {self.nside}"
+        for name in ("nside", "dim", "heads", "kv_heads", "local", "block"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{where}: {name} {getattr(self, name)}", "1 or more")
         tokens = 12 * self.nside**2
         if self.dim % self.heads or (self.dim // self.heads) % 4:
             raise ConfigurationError(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from mosaic_core.catalog import states
 from mosaic_core.catalog.models import ForecastRun
 from mosaic_core.cycle import Cycle
-from mosaic_core.errors import CycleBusy, MosaicError
+from mosaic_core.errors import CatalogError, CycleBusy, MosaicError, StoreError
 from mosaic_core.initial_state import InitialState
 from mosaic_core.pipeline import stages
 from mosaic_core.pipeline.claims import claimed
@@ -104,7 +104,7 @@ class _Cycle:
             self._record_refusal(error)
             raise
         available = stages.now()
-        self.revision = next_revision(site.store, site.config.name, self.cycle)
+        self.revision = self._next_revision()
         if self.revision > 1:
             stages.complete_publication(site, self.cycle)
             self._settle()
@@ -127,11 +127,20 @@ class _Cycle:
             self._failed(run, error)
             raise
         manifest = publication.manifest
-        self._tell(events.published_event(site.store.url(), manifest))
         return CycleReport(
             self.cycle, publication.outcome, manifest, site.store.url(manifest.prefix),
             self.timings, results, self.undelivered,
         )  # fmt: skip
+
+    def _next_revision(self) -> int:
+        """After all that the store or the catalog knows as published.
+
+        A forecast that was removed from the store is not published again under its number.
+        """
+        variant = self.site.config.name
+        known = self.site.catalog.runs(cycle=self.cycle, variant=variant)
+        final = [run.revision for run in known if states.is_final("run", run.state)]
+        return max([next_revision(self.site.store, variant, self.cycle), *(n + 1 for n in final)])
 
     def _start(self, model_version: int | None = None) -> ForecastRun:
         return self.site.catalog.start_run(
@@ -169,6 +178,7 @@ class _Cycle:
         with self._timed("publish", site.store.url()):
             publication = stages.publish_forecast(site, state, results, timeliness, self.revision)
         manifest = publication.manifest
+        self._tell(events.published_event(site.store.url(), manifest))
         self._record_published(run, manifest, publication.outcome)
         return publication, results
 
@@ -230,15 +240,15 @@ class _Cycle:
             )
             for state in ("forecasting", "products", "publishing"):
                 catalog.set_state(taken_up, state)
-            self._record_published(taken_up, manifest, "published")
             self._tell(events.published_event(self.site.store.url(), manifest))
+            self._record_published(taken_up, manifest, "published")
 
     def _record_refusal(self, error: BaseException) -> None:
         """A row for a run that did not get beyond its analyses."""
         if isinstance(error, CycleBusy):
             return
         try:
-            self.revision = next_revision(self.site.store, self.site.config.name, self.cycle)
+            self.revision = self._next_revision()
             run = self._start()
         except MosaicError as second:
             _log.error("the failure of %s could not be recorded: %s", self.cycle, second)
@@ -287,7 +297,10 @@ class _Cycle:
             updated=stages.now(),
             expected_end=progress.end if progress else None,
         )
-        write_in_progress(self.site.store, note)
+        try:
+            write_in_progress(self.site.store, note)
+        except StoreError as error:
+            _log.warning("the progress of %s could not be noted: %s", self.cycle, error)
         return note
 
     def _tell(self, event: dict[str, object]) -> None:
@@ -296,10 +309,12 @@ class _Cycle:
             if not delivery.delivered:
                 text = f"{delivery.target.address}: {delivery.problem}"
                 self.undelivered.append(text)
-                self.site.catalog.record_event(
-                    "notice-undelivered", delivery.event_id, cycle=self.cycle,
-                    variant=self.site.config.name, problem=text,
-                )  # fmt: skip
+                _log.warning("a notice was not delivered: %s", text)
+                with suppress(CatalogError):
+                    self.site.catalog.record_event(
+                        "notice-undelivered", delivery.event_id, cycle=self.cycle,
+                        variant=self.site.config.name, problem=text,
+                    )  # fmt: skip
 
     @contextmanager
     def _timed(self, stage: Stage, text: str) -> Iterator[None]:

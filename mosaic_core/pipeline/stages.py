@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,7 +83,7 @@ def ingest(site: Site, cycle: Cycle) -> InitialState:
             config.channel_set,
             config.step_hours,
             config.history,
-            HistoryPolicy(missing=site.profile.history),
+            _history_policy(site, cycle),
             store=site.store,
             static=site.static_fields,
             checks=site.checks,
@@ -105,6 +105,12 @@ def ingest(site: Site, cycle: Cycle) -> InitialState:
             url=entry.url,
         )
     return state
+
+
+def _history_policy(site: Site, cycle: Cycle) -> HistoryPolicy:
+    """The profile's policy after the cut-off; before it a missing analysis may still come."""
+    cut_off = cycle.init_time + timedelta(hours=site.profile.cut_off_hours)
+    return HistoryPolicy(missing=site.profile.history if now() >= cut_off else "stop")
 
 
 def _record_refusal(site: Site, cycle: Cycle, error: Exception) -> None:

@@ -169,3 +169,41 @@ def test_unknown_configuration_keys_name_the_nearest_one() -> None:
         build(ModelConfig, {**content, "neighbors": 3}, str(path))
     with pytest.raises(ConfigurationError, match="did you mean 'hres'"):
         ModelConfig.load("hress")
+
+
+def test_untrained_weights_on_other_fields_are_another_version() -> None:
+    config = ModelConfig.load("demo")
+    channels = len(config.channel_set)
+    mean, std = torch.zeros(channels), torch.ones(channels)
+    static = torch.randn(*config.lat_lon.shape, 3)
+    versions = {
+        version_of(config, untrained(config, *given)).sha256
+        for given in ((mean, std, static), (mean + 1, std, static), (mean, std, static + 1))
+    }
+    assert len(versions) == 3
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 cut short", b"", b"\x93NUMPY"])
+def test_damaged_statistics_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "norm.npz"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"norm\.npz"):
+        checkpoint.read_normalisation(path)
+
+
+def test_a_single_array_is_no_statistics_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    (tmp_path / "a.npy").rename(tmp_path / "norm.npz")
+    with pytest.raises(CheckpointError, match="one array"):
+        checkpoint.read_normalisation(tmp_path / "norm.npz")
+
+
+@pytest.mark.parametrize("key", ["heads", "kv_heads", "local", "block", "dim"])
+def test_zeros_in_a_stage_are_refused_by_name(key: str) -> None:
+    from dataclasses import asdict
+
+    from mosaic_core.model.config import StageConfig
+
+    stage = asdict(ModelConfig.load("demo").stages[0])
+    with pytest.raises(ConfigurationError, match=f"{key} 0; expected: 1 or more"):
+        StageConfig(**{**stage, key: 0})
