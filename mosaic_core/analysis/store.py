@@ -118,8 +118,15 @@ def read_analysis(
             f"the {len(channels)} channels of this model on {grid}",
             "give the source of this profile a `name` of its own",
         )
-    with xr.open_zarr(store.zarr(key, read_only=True), chunks=None) as lazy:
-        ds: xr.Dataset = lazy.load()
+    try:
+        with xr.open_zarr(store.zarr(key, read_only=True), chunks=None) as lazy:
+            ds: xr.Dataset = lazy.load()
+    except (RuntimeError, ValueError) as error:
+        raise IntegrityError(
+            f"{store.url(key)} is damaged: {error}",
+            f"sha256 {commit['digest']}",
+            "delete it: it is fetched again",
+        ) from error
     absent = [c.name for c in channels if not has_channel(ds, c)]
     (wanted,) = time_values([valid_time])
     if (

@@ -19,7 +19,7 @@ from zarr.codecs import BloscCodec, BloscShuffle
 from mosaic_core import dims
 from mosaic_core.channels import VARIABLES
 from mosaic_core.ensemble.layout import ForecastLayout
-from mosaic_core.errors import ForecastError
+from mosaic_core.errors import ForecastError, IntegrityError
 from mosaic_core.storage import ObjectStore
 
 NAME = "ensemble.zarr"
@@ -224,7 +224,14 @@ class ForecastStore:
             place: tuple[Any, ...] = (rows, columns)
             if channel.level is not None:
                 place = (*place, self._levels.index(channel.level))
-            field = np.asarray(group[channel.variable][place])
+            try:
+                field = np.asarray(group[channel.variable][place])
+            except (RuntimeError, ValueError) as error:
+                raise IntegrityError(
+                    f"{channel} of {self.objects.url(self.prefix)} is damaged: {error}",
+                    "the bytes that were written",
+                    "remove the unfinished forecast and run the cycle again",
+                ) from error
             out[..., index] = field.transpose(0, 1, 3, 2)
         return out
 

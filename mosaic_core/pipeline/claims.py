@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,14 +37,20 @@ def claimed(catalog: Catalog, cycle: Cycle, variant: str) -> Iterator[Callable[[
     stop, lost = threading.Event(), list[CycleBusy]()
 
     def prolong() -> None:
+        prolonged = time.monotonic()
         while not stop.wait(CLAIM_SECONDS / 4):
             try:
                 catalog.heartbeat(claim, ttl=CLAIM_SECONDS)
+                prolonged = time.monotonic()
             except CycleBusy as error:
                 lost.append(error)
                 return
-            except MosaicError as error:
+            except Exception as error:  # whatever it is, the claim runs out meanwhile
                 _log.warning("the claim on %s could not be prolonged: %s", cycle, error)
+                if time.monotonic() - prolonged > CLAIM_SECONDS:
+                    reason = f"the claim on {cycle} ran out: it could not be prolonged ({error})"
+                    lost.append(CycleBusy(reason, "a catalog that answers", "run the cycle again"))
+                    return
 
     thread = threading.Thread(target=prolong, name="claim", daemon=True)
     thread.start()

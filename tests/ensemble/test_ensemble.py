@@ -17,7 +17,13 @@ from mosaic_core.cycle import Cycle
 from mosaic_core.ensemble.layout import EnsembleSpec
 from mosaic_core.ensemble.run import Progress, fitting_batch, layout_for, run_ensemble
 from mosaic_core.ensemble.store import ForecastStore, round_mantissa
-from mosaic_core.errors import ConfigurationError, DeviceError, ForecastError, StoreError
+from mosaic_core.errors import (
+    ConfigurationError,
+    DeviceError,
+    ForecastError,
+    IntegrityError,
+    StoreError,
+)
 from mosaic_core.initial_state import InitialState
 from mosaic_core.model.checkpoint import LoadedModel
 from mosaic_core.model.noise import batch_noise
@@ -410,3 +416,25 @@ def test_a_device_without_memory_is_an_error_that_says_so(
     model.network.preprocess.register_forward_pre_hook(exhausted)
     with pytest.raises(DeviceError, match="no memory for 2 members"):
         run_ensemble(model, state, begin(tmp_path, model, state))
+
+
+def test_a_damaged_window_is_named_when_a_run_goes_on_from_it(
+    tmp_path: Path, model: LoadedModel, state: InitialState
+) -> None:
+    store = begin(tmp_path, model, state, window=4)
+    with pytest.MonkeyPatch.context() as patch:
+        plain = ForecastStore.write
+
+        def write(self: ForecastStore, index: int, *given: object) -> None:
+            if index == 1:
+                raise StoreError("gone")
+            plain(self, index, *given)  # type: ignore[arg-type]
+
+        patch.setattr(ForecastStore, "write", write)
+        with pytest.raises(StoreError):
+            run_ensemble(model, state, store)
+    for victim in (tmp_path / "f/ensemble.zarr/geopotential/c").rglob("*"):
+        if victim.is_file():
+            victim.write_bytes(victim.read_bytes()[:-40] + bytes(40))
+    with pytest.raises(IntegrityError, match=r"geopotential .* is damaged"):
+        run_ensemble(model, state, begin(tmp_path, model, state, window=4))
