@@ -183,16 +183,20 @@ def _show(report: CycleReport) -> None:
 
 
 def _teach(console: Any, report: CycleReport, site: Site) -> None:
+    import os
+    import sys
+
     maps = [a.key for a in report.manifest.assets if a.key.endswith(".png")]
+    program = os.path.relpath(sys.argv[0]) if os.path.isfile(sys.argv[0]) else "mosaic"
     lines = [
         "",
         "[bold]Look at it[/]",
         *(f"  {report.url}/{key}" for key in maps[:3]),
         f"  xarray.open_zarr('{report.url}/ensemble.zarr')",
-        "  mosaic products verify      every byte against the manifest",
-        "  mosaic status               what ran, when, for how long",
-        "  mosaic doctor               what this machine can do",
+        f"  {program} products verify      every byte against the manifest",
+        f"  {program} status               what ran, when, for how long",
+        f"  {program} doctor               what this machine can do",
         "",
-        "[bold]On real analyses[/]: `mosaic run -p production`; see docs/running.md.",
+        f"[bold]On real analyses[/]: `{program} run -p production`; see docs/running.md.",
     ]
     console.print("\n".join(lines), soft_wrap=True, highlight=False)

@@ -76,22 +76,27 @@ def _run(row: Any) -> dict[str, Any]:
 
 def _table(runs: Any, claims: Any, newest: Any, age: float | None) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
     if not runs:
         console.print("nothing has run yet: `mosaic demo` or `mosaic run`")
         return
-    table = Table("cycle", "variant", "rev", "state", "tries", "stages (s)", "updated", "error")
+    table = Table("run", "state", "tries", "stages (s)", "updated (UTC)")
+    table.columns[0].no_wrap = True
     colours = {"published": "green", "unchanged": "green", "failed": "red"}
     for row in runs:
         stages = " ".join(f"{k} {v:.0f}" for k, v in row.timings.items())
         colour = colours.get(row.state, "yellow")
         table.add_row(
-            str(row.cycle), row.variant, str(row.revision), f"[{colour}]{row.state}[/]",
-            str(row.attempts), stages, f"{row.updated:%Y-%m-%d %H:%M:%S}Z", row.error or "",
+            f"{row.variant} {row.cycle} r{row.revision}", f"[{colour}]{row.state}[/]",
+            str(row.attempts), stages, f"{row.updated:%m-%d %H:%M:%S}",
         )  # fmt: skip
     console.print(table)
+    for row in runs:
+        if row.error:
+            console.print(f"[red]{row.variant} {row.cycle} r{row.revision}[/]: {escape(row.error)}")
     for claim in claims:
         console.print(f"running: {claim.variant} {claim.cycle} by {claim.owner}")
     if newest is not None:
