@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3  # noqa: F401  before ecCodes, see mosaic_core/analysis/grib.py
 from pathlib import Path
@@ -11,6 +12,9 @@ if not Path("/dev/nvidia0").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import pytest
+
+with contextlib.suppress(ImportError):
+    import psycopg  # noqa: F401  before ecCodes, see mosaic_core/analysis/grib.py
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("MOSAIC_SHARED", ROOT.parent / "shared"))

@@ -15,8 +15,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-import eccodes
 import numpy as np
+
+# ecCodes and PostgreSQL's client each bring an OpenLDAP. Loaded after that of ecCodes, the client's
+# makes the process die when it ends, after its work is done, with a segmentation fault.
+with contextlib.suppress(ImportError):
+    import psycopg  # noqa: F401
+import eccodes
 
 from mosaic_core.analysis.fields import FieldKey, Oriented, orient
 from mosaic_core.errors import AnalysisUnreadable

@@ -66,3 +66,9 @@ def test_the_consumers_client_needs_no_model_and_no_catalog() -> None:
         "print([m for m in ('torch', 'prefect', 'sqlalchemy', 'eccodes') if m in sys.modules])"
     )
     assert found.strip() == "[]"
+
+
+@pytest.mark.parametrize("first", ["mosaic_core.analysis.grib", "psycopg"])
+def test_a_process_that_reads_grib_and_uses_postgresql_ends_well(first: str) -> None:
+    pytest.importorskip("psycopg")
+    run(f"import {first}, mosaic_core.analysis.grib, psycopg")
