@@ -1,7 +1,8 @@
 """24 members x 40 steps x 82 channels written to a local store by one process.
 
-The whole path of an ensemble runs, rollout and resume markers included, with a stand-in for the
-network that costs next to nothing: smooth waves with noise in the last digits.
+`writing`: windows of smooth waves with noise in the last digits, copied while the one before is
+written. `whole_run`: the whole path of an ensemble, rollout, reading back and resume markers included,
+with such fields in place of the network's; on a CPU it shares the cores with the writing.
 
     python -m benchmarks.store [--folder DIR]
 """
@@ -9,10 +10,14 @@ network that costs next to nothing: smooth waves with noise in the last digits.
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -53,57 +58,86 @@ def peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path)
-    given = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(dir=given.folder))
+def setting() -> tuple[LoadedModel, InitialState]:
     config = ModelConfig.load("hres")
     channels = len(config.channel_set)
     network: Any = Waves(config)
-    model = LoadedModel(
-        config,
-        network,
-        torch.full((channels,), 250.0),
-        torch.full((channels,), 20.0),
-        ModelVersion("hres", "0" * 64, False, "", ""),
-    )
+    version = ModelVersion("hres", "0" * 64, False, "", "")
+    mean, std = torch.full((channels,), 250.0), torch.full((channels,), 20.0)
     cycle = Cycle.parse("2026-11-20T00Z")
     times = tuple(cycle.history_times(config.history, config.step_hours))
     values = np.zeros((len(times), *config.lat_lon.shape, channels), np.float32)
     state = InitialState(cycle, config.lat_lon, config.channel_set, values, times)
-    try:
-        layout = layout_for(model, state, EnsembleSpec(24, 40))
-        store = ForecastStore.begin(open_store(folder), "f", layout)
-        before = peak_gb()
-        began = time.perf_counter()
+    return LoadedModel(config, network, mean, std, version), state
+
+
+def write_windows(store: ForecastStore, template: np.ndarray) -> None:
+    with ThreadPoolExecutor(1) as writer:
+        pending = None
+        for window, batch in store.missing():
+            computed = template.copy()
+            if pending is not None:
+                pending.result()
+            pending = writer.submit(store.write, window, batch, computed)
+            del computed
+        assert pending is not None
+        pending.result()
+    store.seal()
+
+
+def measure(part: str, folder: Path) -> dict[str, Any]:
+    model, state = setting()
+    layout = layout_for(model, state, EnsembleSpec(24, 40), batch=8)
+    store = ForecastStore.begin(open_store(folder), "f", layout)
+    if part == "writing":
+        z = torch.randn(8, 1)
+        fields = model.network(None, None, z).mul_(20).add_(250).permute(3, 0, 2, 1)
+        template = np.repeat(fields.numpy()[:, :, None], layout.window, axis=2)
+        del fields
+    before = peak_gb()
+    began = time.perf_counter()
+    if part == "writing":
+        write_windows(store, template)
+    else:
         run_ensemble(model, state, store)
-        seconds = time.perf_counter() - began
-        above = peak_gb() - before
-        sizes = [p.stat().st_size for p in folder.rglob("*") if p.is_file()]
-        ensemble = store.open()
-        began = time.perf_counter()
-        place = ensemble["2m_temperature"].sel(latitude=52.5, longitude=13.5).values
-        point = time.perf_counter() - began
-    finally:
-        shutil.rmtree(folder)
-    raw = 24 * 40 * channels * config.lat_lon.nlon * config.lat_lon.nlat * 4
-    record(
-        "store",
-        "python -m benchmarks.store",
-        {
-            "raw_gb": raw / 1e9,
-            "batch": layout.batch,
-            "seconds": seconds,
-            "raw_mb_per_second": raw / seconds / 1e6,
-            "stored_over_raw": sum(sizes) / raw,
-            "objects": len(sizes),
-            "peak_gb_above_start": above,
-            "point_series_seconds": point,
-            "point_series_shape": list(place.shape),
-        },
-        ("torch", "zarr", "obstore", "numpy"),
-    )
+    seconds = time.perf_counter() - began
+    above = peak_gb() - before
+    sizes = [p.stat().st_size for p in folder.rglob("*") if p.is_file()]
+    ensemble = store.open()
+    began = time.perf_counter()
+    place = ensemble["2m_temperature"].sel(latitude=52.5, longitude=13.5).values
+    raw = 24 * 40 * len(layout.channels) * layout.grid.nlon * layout.grid.nlat * 4
+    return {
+        "raw_gb": raw / 1e9,
+        "seconds": seconds,
+        "raw_mb_per_second": raw / seconds / 1e6,
+        "stored_over_raw": sum(sizes) / raw,
+        "objects": len(sizes),
+        "peak_gb_above_start": above,
+        "point_series_seconds": time.perf_counter() - began,
+        "point_series_shape": list(place.shape),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--part", choices=["writing", "whole_run"])
+    given = parser.parse_args()
+    if given.part:
+        folder = Path(tempfile.mkdtemp(dir=given.folder))
+        try:
+            print(json.dumps(measure(given.part, folder)))
+        finally:
+            shutil.rmtree(folder)
+        return
+    result = {}
+    for part in ("writing", "whole_run"):
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.store", "--part", part]
+        command += ["--folder", str(given.folder)] if given.folder else []
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        result[part] = json.loads(done.stdout)
+    record("store", "python -m benchmarks.store", result, ("torch", "zarr", "obstore", "numpy"))
 
 
 if __name__ == "__main__":

@@ -245,7 +245,8 @@ class _Run:
         last: list[Tensor] = []
         for i, step in enumerate(self._rollout(batch, history, steps)):
             into[:, :, i].copy_(step.permute(3, 0, 2, 1))
-            last = [*last, step][-config.history :]
+            if self.carries:
+                last = [*last, step][-config.history :]
             self.computed += len(members)
             self._report()
         for channel, values in zip(layout.channels, out, strict=True):

@@ -83,7 +83,7 @@ def _step(
     model: LoadedModel, history: Tensor, time: Tensor, z: Tensor, precision: Precision
 ) -> Tensor:
     """The next physical state of (member, state, longitude, latitude, channel)."""
-    normalised = (history - model.mean) / model.std
+    normalised = history.sub(model.mean).div_(model.std)
     cast: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
     if precision != "float32":
         cast = torch.autocast(history.device.type, getattr(torch, precision))
