@@ -1,8 +1,8 @@
 """24 members x 40 steps x 82 channels written to a local store by one process.
 
 `writing`: windows of smooth waves with noise in the last digits, copied while the one before is
-written. `whole_run`: the whole path of an ensemble, rollout, reading back and resume markers included,
-with such fields in place of the network's; on a CPU it shares the cores with the writing.
+written. `whole_run`: the whole path of an ensemble, rollout, reading back and resume markers
+included, with such fields in place of the network's; on a CPU it shares the cores with the writing.
 
     python -m benchmarks.store [--folder DIR]
 """
@@ -93,6 +93,7 @@ def measure(part: str, folder: Path) -> dict[str, Any]:
         z = torch.randn(8, 1)
         fields = model.network(None, None, z).mul_(20).add_(250).permute(3, 0, 2, 1)
         template = np.repeat(fields.numpy()[:, :, None], layout.window, axis=2)
+        template += 0.1 * np.random.default_rng(1).standard_normal(template.shape, np.float32)
         del fields
     before = peak_gb()
     began = time.perf_counter()
