@@ -93,7 +93,9 @@ def measure(part: str, folder: Path) -> dict[str, Any]:
         z = torch.randn(8, 1)
         fields = model.network(None, None, z).mul_(20).add_(250).permute(3, 0, 2, 1)
         template = np.repeat(fields.numpy()[:, :, None], layout.window, axis=2)
-        template += 0.1 * np.random.default_rng(1).standard_normal(template.shape, np.float32)
+        rng = np.random.default_rng(1)
+        for channel in template:
+            channel += 0.1 * rng.standard_normal(channel.shape, np.float32)
         del fields
     before = peak_gb()
     began = time.perf_counter()
