@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -54,7 +55,7 @@ def _options(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(asctime)sZ %(levelname)s %(name)s: %(message)s",
     )
-    logging.Formatter.converter = __import__("time").gmtime
+    logging.Formatter.converter = time.gmtime
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from mosaic_core.catalog import states
@@ -93,7 +94,7 @@ class _Cycle:
         self.first_step = self.started
         self.revision = 1
         self.undelivered: list[str] = []
-        self.told_first = False
+        self.noted = 0
 
     def run(self) -> CycleReport:
         site, catalog = self.site, self.site.catalog
@@ -153,15 +154,15 @@ class _Cycle:
         )
 
     def _produce(
-        self, run: ForecastRun, state: InitialState, available: object
+        self, run: ForecastRun, state: InitialState, available: datetime
     ) -> tuple[Publication, list[stages.ProductResult]]:
         site, catalog = self.site, self.site.catalog
         profile = site.profile
         catalog.set_state(run, "forecasting", timings=self.timings)
         self._note_progress(0, None)
         with self._timed("forecast", f"{profile.members} members, {profile.steps} steps"):
-            made = stages.forecast(site, self.cycle, state, self.revision, self._on_progress)
-        catalog.set_state(run, "products", timings=self.timings, device=made.device)
+            device = stages.forecast(site, self.cycle, state, self.revision, self._on_progress)
+        catalog.set_state(run, "products", timings=self.timings, device=device)
         self.alive()
         with self._timed("products", ", ".join(profile.products)):
             results = stages.make_products(site, self.cycle, state, self.revision)
@@ -171,7 +172,7 @@ class _Cycle:
         catalog.set_state(run, "publishing", timings=self.timings)
         timeliness = Timeliness(
             nominal=self.cycle.init_time,
-            analysis_available=available,  # type: ignore[arg-type]
+            analysis_available=available,
             started=self.started,
             first_step=self.first_step,
         )
@@ -275,16 +276,14 @@ class _Cycle:
 
     def _on_progress(self, progress: Progress) -> None:
         self.alive()
-        steps = progress.lead_hours // self.site.config.step_hours
-        if steps and not self.told_first:
-            self.told_first = True
-            self.first_step = stages.now()
+        step_hours = self.site.config.step_hours
+        steps = progress.lead_hours // step_hours
+        if steps != self.noted:
             note = self._note_progress(steps, progress)
-            step_hours = self.site.config.step_hours
-            self._tell(events.first_steps_event(self.site.store.url(), note, step_hours))
-        elif steps != getattr(self, "_noted", 0):
-            self._note_progress(steps, progress)
-        self._noted = steps
+            if self.noted == 0:
+                self.first_step = stages.now()
+                self._tell(events.first_steps_event(self.site.store.url(), note, step_hours))
+            self.noted = steps
         self.reporter.progress(progress)
 
     def _note_progress(self, steps: int, progress: Progress | None) -> InProgress:

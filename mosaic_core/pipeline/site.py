@@ -49,6 +49,8 @@ class Site:
         From the weights file, the profile's file, the source (a simulated planet has its own), or
         the package, in this order.
         """
+        if self._weights:
+            return np.asarray(self.model.file.static.numpy())
         if self.profile.static:
             from mosaic_core.model.checkpoint import read_static
 
@@ -61,8 +63,7 @@ class Site:
     @cached_property
     def static_fields(self) -> StaticFields:
         """Land and mountains, as the checks of analyses take them."""
-        fields = self.model.network_static if self._weights else self.static
-        planes = dict(zip(self.config.static, np.moveaxis(fields, 2, 0), strict=True))
+        planes = dict(zip(self.config.static, np.moveaxis(self.static, 2, 0), strict=True))
         return StaticFields(
             self.config.lat_lon,
             np.ascontiguousarray(planes["geopotential_at_surface"].T),
@@ -112,10 +113,6 @@ class ModelFileAtSite:
                 torch.from_numpy(site.static.copy()),
             )
         self.version = checkpoint.version_of(site.config, self.file, path)
-
-    @property
-    def network_static(self) -> NDArray[np.float32]:
-        return np.asarray(self.file.static.numpy())
 
     def load(self) -> LoadedModel:
         """The network on the site's device, its kernels chosen.

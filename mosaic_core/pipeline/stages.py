@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -49,20 +48,6 @@ if TYPE_CHECKING:
 
 ProductResult = BuiltProduct | ProductFailure
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """A whole ensemble in the store, not yet published."""
-
-    cycle: Cycle
-    revision: int
-    members: int
-    steps: int
-    seed: int
-    device: str
-    batch: int
-    seconds: float
 
 
 def ingest(site: Site, cycle: Cycle) -> InitialState:
@@ -135,8 +120,6 @@ def _record_refusal(site: Site, cycle: Cycle, error: Exception) -> None:
 
 def inputs_of(site: Site, state: InitialState) -> tuple[Input, ...]:
     """The stored analyses of a state, with their digests and the verdict of each check."""
-    import json
-
     found = []
     for valid_time in state.valid_times:
         key = stored_key(site.source.name, valid_time)
@@ -159,15 +142,18 @@ def forecast(
     state: InitialState,
     revision: int = 1,
     on_progress: Callable[[Progress], None] = lambda progress: None,
-) -> Forecast:
-    """Run what the ensemble of a cycle lacks; a killed run goes on where it stopped."""
+) -> str:
+    """Run what the ensemble of a cycle lacks; a killed run goes on where it stopped.
+
+    Returns:
+        the device that it ran on.
+    """
     from mosaic_core.ensemble.layout import EnsembleSpec
     from mosaic_core.ensemble.run import layout_for, run_ensemble
     from mosaic_core.ensemble.store import ForecastStore
     from mosaic_core.kernels.dispatch import forced_backend
 
     profile = site.profile
-    began = time.monotonic()
     model = site.model.load()
     wanted = layout_for(
         model,
@@ -189,10 +175,7 @@ def forecast(
     chosen = None if profile.kernels == "auto" else profile.kernels
     with forced_backend(profile.require or chosen):
         run_ensemble(model, state, store, on_progress)
-    return Forecast(
-        cycle, revision, profile.members, profile.steps, profile.seed,
-        str(model.device), store.layout.batch, time.monotonic() - began,
-    )  # fmt: skip
+    return str(model.device)
 
 
 def identity_of(site: Site, cycle: Cycle, revision: int) -> dict[str, Any]:
