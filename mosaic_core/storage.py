@@ -208,8 +208,11 @@ class ObjectStore:
             if base.is_dir():
                 for folder, _, names in os.walk(base):
                     for name in names:
-                        _fsync(Path(folder, name))
-                    _fsync(Path(folder))
+                        # Another process's unfinished file or abandoned draft may just have gone.
+                        with contextlib.suppress(FileNotFoundError):
+                            _fsync(Path(folder, name))
+                    with contextlib.suppress(FileNotFoundError):
+                        _fsync(Path(folder))
             else:
                 _fsync(base)
                 _fsync(base.parent)
@@ -290,7 +293,13 @@ def _open_folder(path: Path, create: bool) -> ObjectStore:
     try:
         path.mkdir(parents=True, exist_ok=True)
         backend = LocalStore(path)
-    except (BaseError, OSError) as error:
+    except OSError as error:
+        raise StoreError(
+            f"cannot make the folder {path}: {error.strerror}",
+            "the root of a store",
+            "choose a folder that can be made and written",
+        ) from error
+    except BaseError as error:
         raise _store_error(error, str(path), "open") from error
     return ObjectStore(str(path), path, True, backend)
 

@@ -282,3 +282,19 @@ def test_wrong_secret_is_said(s3_server, monkeypatch):
     for call in (lambda: store.get("a"), lambda: store.put("a", b""), lambda: list(store.list())):
         with pytest.raises(StoreError, match="does not accept the credentials"):
             call()
+
+
+def test_flush_passes_over_what_another_process_has_just_removed(tmp_path, monkeypatch):
+    store = open_store(tmp_path / "store")
+    store.put("a/kept", b"1")
+    monkeypatch.setattr(
+        os, "walk", lambda base: [(str(base), [], ["manifest.json#12", "kept"]), ("gone", [], [])]
+    )
+    store.flush("a")
+    assert store.get("a/kept") == b"1"
+
+
+def test_root_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreError, match=r"cannot make the folder .*file/store"):
+        open_store(tmp_path / "file" / "store")
