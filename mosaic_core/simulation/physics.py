@@ -54,7 +54,9 @@ class Physics:
             np.interp(sigma, [0, 0.4, 0.7, 1], [0.05, 0.4, 0.55, 0.8]) * dry_land
         )
         days = np.interp(sigma, [0, 0.7, 0.85, 1], [12, 8, 1.5, 0.5])
-        self._least_temperature = np.float32(planet.stratosphere)
+        self._least_temperature = single(
+            np.where(sigma < _STRATOSPHERE, planet.stratosphere, planet.tropopause)
+        )
         self._stratospheric = single(
             np.where(sigma < _STRATOSPHERE, _STRATOSPHERIC_HUMIDITY, np.inf)
         )

@@ -53,7 +53,7 @@ class Planet:
         asymmetry: cooler northern, warmer southern hemisphere, K times sin(latitude).
         seasons: the asymmetry follows the calendar; otherwise it is always January.
         moist: specific humidity is relaxed to a profile and condenses; otherwise it is carried.
-        stratosphere: least relaxation temperature, K.
+        tropopause, stratosphere: least relaxation temperature below and above sigma 0.13, K.
         surface_pressure: global mean, Pa; the mass of the atmosphere.
     """
 
@@ -67,6 +67,7 @@ class Planet:
     seasons: bool = False
     moist: bool = True
     surface_pressure: float = 99_100.0
+    tropopause: float = 200.0
     stratosphere: float = 209.0
 
     def height(self, latitude: Real, longitude: Real) -> Real:

@@ -21,7 +21,7 @@ from mosaic_core.simulation.model import FIELDS, State
 from mosaic_core.simulation.planet import find_planet
 from mosaic_core.simulation.transforms import GRIDS
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the model and of this file; a change that alters trajectories is a new one."""
 
 FOLDER: Final = Path(__file__).parent / "restarts"
