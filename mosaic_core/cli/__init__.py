@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from mosaic_core import __version__
-from mosaic_core.cli import catalog, doctor, model, products, run, show
+from mosaic_core.cli import catalog, doctor, model, products, run, show, simulate
 from mosaic_core.errors import MosaicError
 
 INTERRUPTED = 130
@@ -32,6 +32,7 @@ app = typer.Typer(
 run.add_to(app)
 show.add_to(app)
 doctor.add_to(app)
+simulate.add_to(app)
 app.add_typer(model.app, name="model")
 app.add_typer(products.app, name="products")
 app.add_typer(catalog.app, name="catalog")

@@ -128,6 +128,11 @@ class SimulatedSource:
         for i in range(count):
             yield self.truth(channels, [start + timedelta(hours=step_hours * i)])
 
+    def require(self, channels: Channels, time: datetime) -> None:
+        """Refuse what `fetch` would refuse, without running the model."""
+        _check(channels, [time])
+        self.trajectory.step_of(time)
+
     def static_fields(self, grid: LatLonGrid | None = None) -> Array:
         """(longitude, latitude, 3): geopotential_at_surface, land_sea_mask, soil_type."""
         return self._on(grid or self.grid).static_fields()
