@@ -22,9 +22,17 @@ class Claims(CatalogCore):
     """The part of `Catalog` that keeps two workers apart."""
 
     def claim(
-        self, cycle: Cycle, variant: str, owner: str | None = None, ttl: float = 300.0
+        self,
+        cycle: Cycle,
+        variant: str,
+        owner: str | None = None,
+        ttl: float = 300.0,
+        part: int = 0,
     ) -> Claim:
         """Claim a cycle for `ttl` seconds; `heartbeat` prolongs it, an expired one is taken over.
+
+        Args:
+            part: 0 for the cycle, from 1 for parts of its members, which are claimed apart.
 
         Raises:
             CycleBusy: another holds it; says who and since when.
@@ -35,6 +43,7 @@ class Claims(CatalogCore):
             values = {
                 "cycle": cycle,
                 "variant": variant,
+                "part": part,
                 "owner": owner,
                 "since": now,
                 "heartbeat": now,
@@ -43,20 +52,21 @@ class Claims(CatalogCore):
             statement = self._insert(Claim).values(values)
             changed = session.execute(
                 statement.on_conflict_do_update(
-                    index_elements=["cycle", "variant"],
+                    index_elements=["cycle", "variant", "part"],
                     set_={name: statement.excluded[name] for name in values},
                     where=(Claim.expires <= now) | (Claim.owner == owner),
                 ).returning(Claim.owner)
             ).first()
-            row = session.scalars(select(Claim).filter_by(cycle=cycle, variant=variant)).one()
+            key = {"cycle": cycle, "variant": variant, "part": part}
+            row = session.scalars(select(Claim).filter_by(**key)).one()
             if changed is None:
                 raise CycleBusy(
-                    f"{variant} {cycle} is claimed by {row.owner} since "
+                    f"{subject(row)} is claimed by {row.owner} since "
                     f"{row.since:%Y-%m-%d %H:%M:%S} UTC (last sign {row.heartbeat:%H:%M:%S})",
-                    "one run a cycle at a time",
+                    f"one run a {'part' if part else 'cycle'} at a time",
                     f"wait for it; a dead one's claim ends at {row.expires:%H:%M:%S} UTC",
                 )
-            self._note(session, "claim", cycle, variant, owner, None, "claimed")
+            self._note(session, "claim", cycle, variant, owner, None, "claimed", part=part or None)
             return row
 
     def heartbeat(self, claim: Claim, ttl: float = 300.0) -> Claim:
@@ -71,12 +81,12 @@ class Claims(CatalogCore):
             held = session.execute(
                 update(Claim).where(*_is(claim)).values(heartbeat=now, expires=expires)
             )
-            row = session.scalar(select(Claim).filter_by(cycle=claim.cycle, variant=claim.variant))
+            key = {"cycle": claim.cycle, "variant": claim.variant, "part": claim.part}
+            row = session.scalar(select(Claim).filter_by(**key))
             if row is None or affected(held) == 0:
                 holder = "nobody" if row is None else f"{row.owner} since {row.since:%H:%M:%S} UTC"
                 raise CycleBusy(
-                    f"the claim of {claim.owner} on {claim.variant} {claim.cycle} was lost; "
-                    f"held by {holder}",
+                    f"the claim of {claim.owner} on {subject(claim)} was lost; held by {holder}",
                     "a claim prolonged before it expires",
                     "stop this run; the other one goes on with it",
                 )
@@ -88,8 +98,9 @@ class Claims(CatalogCore):
             released = affected(session.execute(delete(Claim).where(*_is(claim)))) == 1
             if released:
                 self._note(
-                    session, "claim", claim.cycle, claim.variant, claim.owner, "claimed", "released"
-                )
+                    session, "claim", claim.cycle, claim.variant, claim.owner, "claimed",
+                    "released", part=claim.part or None,
+                )  # fmt: skip
             return released
 
     @contextlib.contextmanager
@@ -116,10 +127,17 @@ class Claims(CatalogCore):
             connection.close()
 
 
+def subject(claim: Claim) -> str:
+    """What is claimed, in words."""
+    part = f" part {claim.part}" if claim.part else ""
+    return f"{claim.variant} {claim.cycle}{part}"
+
+
 def _is(claim: Claim) -> tuple[ColumnElement[bool], ...]:
     return (
         Claim.cycle == claim.cycle,
         Claim.variant == claim.variant,
+        Claim.part == claim.part,
         Claim.owner == claim.owner,
         Claim.since == claim.since,
     )

@@ -119,7 +119,10 @@ class Analysis(Base):
 
 
 class ForecastRun(Base):
-    """One forecast of a cycle; `attempts` counts how often it was taken up."""
+    """One forecast of a cycle; `attempts` counts how often it was taken up.
+
+    `facts` are what one step of the run leaves for the next, which may be another process.
+    """
 
     __tablename__ = "forecast_run"
     __table_args__ = (UniqueConstraint("cycle", "variant", "revision"), _known("run"))
@@ -136,6 +139,7 @@ class ForecastRun(Base):
     digest: Mapped[str | None]
     error: Mapped[str | None] = mapped_column(Text)
     timings: Mapped[dict[str, Any]]
+    facts: Mapped[dict[str, Any]]
     started: Mapped[datetime]
     updated: Mapped[datetime]
     published: Mapped[datetime | None]
@@ -240,12 +244,13 @@ class Event(Base):
 
 
 class Claim(Base):
-    """Who works on a cycle; void once it has expired."""
+    """Who works on a cycle (part 0), on a part of its members (from 1); void once expired."""
 
     __tablename__ = "claim"
 
     cycle: Mapped[Cycle] = mapped_column(primary_key=True)
     variant: Mapped[str] = mapped_column(primary_key=True)
+    part: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     owner: Mapped[str]
     since: Mapped[datetime]
     heartbeat: Mapped[datetime]

@@ -1,8 +1,7 @@
-"""Rows that go in: models, analyses, runs, products, scores, and the changes of their states."""
+"""Rows that go in: models, analyses, products, scores, and the changes of states."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
 
@@ -85,59 +84,6 @@ class Recording(CatalogCore):
                 self._move(session, "analysis", row, "received", digest=digest)
             row.digest, row.checks, row.url = digest, dict(checks), url
             self._move(session, "analysis", row, state, digest=digest)
-            return row
-
-    def start_run(
-        self,
-        cycle: Cycle,
-        variant: str,
-        *,
-        revision: int | None = None,
-        model_version: ModelVersion | int | None = None,
-        host: str | None = None,
-        device: str = "",
-    ) -> ForecastRun:
-        """Begin a run, or take up an unfinished one again (`attempts` counts on).
-
-        Args:
-            revision: as `publication.publish.next_revision` has it; None takes up the newest
-                unfinished run, or begins the revision after the newest finished one.
-
-        Raises:
-            TransitionRefused: that revision is finished.
-        """
-        version = model_version.id if isinstance(model_version, ModelVersion) else model_version
-        host = host or socket.gethostname()
-        with self._writing() as session:
-            revision = revision or self._open_revision(session, cycle, variant)
-            now = self._now(session)
-            fresh = {
-                "cycle": cycle,
-                "variant": variant,
-                "revision": revision,
-                "state": "waiting",
-                "attempts": 1,
-                "model_version_id": version,
-                "host": host,
-                "device": device,
-                "timings": {},
-                "started": now,
-                "updated": now,
-            }
-            created = self._insert_new(session, ForecastRun, fresh)
-            row = session.scalars(
-                select(ForecastRun)
-                .filter_by(cycle=cycle, variant=variant, revision=revision)
-                .with_for_update()
-            ).one()
-            if created:
-                self._note_run(session, row, None, "waiting")
-                return row
-            if row.state != "waiting":
-                self._move(session, "run", row, "waiting", attempt=row.attempts + 1)
-            row.attempts += 1
-            row.host, row.device, row.error = host, device, None
-            row.model_version_id = version or row.model_version_id
             return row
 
     def set_state(
@@ -273,18 +219,3 @@ class Recording(CatalogCore):
             return row.cycle, None, row.source
         run = session.get_one(ForecastRun, row.run_id)
         return run.cycle, run.variant, row.key
-
-    def _note_run(self, session: Session, row: ForecastRun, old: str | None, new: str) -> None:
-        _, _, subject = self._subject(session, row)
-        self._note(session, "run", row.cycle, row.variant, subject, old, new, attempt=row.attempts)
-
-    def _open_revision(self, session: Session, cycle: Cycle, variant: str) -> int:
-        newest = session.scalar(
-            select(ForecastRun)
-            .filter_by(cycle=cycle, variant=variant)
-            .order_by(ForecastRun.revision.desc())
-            .limit(1)
-        )
-        if newest is None:
-            return 1
-        return newest.revision + states.is_final("run", newest.state)

@@ -25,7 +25,7 @@ RUN: Final = _machine(
     failed="waiting skipped",
     published="",
     unchanged="waiting",  # a re-run that came out equal: its revision is still free
-    skipped="",  # superseded by a newer cycle, or given up
+    skipped="waiting",  # superseded by a newer cycle; still free for a backfill
 )
 ANALYSIS: Final = _machine(
     received="accepted degraded rejected",
