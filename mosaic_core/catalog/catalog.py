@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from mosaic_core.catalog.alerts import Alerts
 from mosaic_core.catalog.claims import Claims
+from mosaic_core.catalog.measures import Measures
 from mosaic_core.catalog.queries import Queries
 from mosaic_core.catalog.runs import Runs
 
 
-class Catalog(Runs, Claims, Alerts, Queries):
+class Catalog(Runs, Claims, Alerts, Measures, Queries):
     """One catalog. Safe to use from several threads; each process opens its own.
 
     Args:

@@ -198,7 +198,10 @@ class VerificationScore(Base):
 
 
 class Alert(Base):
-    """An alert; at most one of a kind and subject is open."""
+    """An alert; at most one of a kind and subject is open.
+
+    `told` is when a message about it was last due: at its opening, and at each repetition.
+    """
 
     __tablename__ = "alert"
     __table_args__ = (
@@ -221,8 +224,48 @@ class Alert(Base):
     opened: Mapped[datetime]
     repeats: Mapped[int]
     last_seen: Mapped[datetime]
+    told: Mapped[datetime | None]
     acknowledged: Mapped[datetime | None]
     closed: Mapped[datetime | None]
+
+
+class AlertDelivery(Base):
+    """One message about an alert for one channel, kept until it has arrived.
+
+    Attributes:
+        number: of a repetition, from 1; 0 for the opening and the closing.
+        leased: until when whoever sends it has it to himself.
+        problem: why the last attempt failed.
+    """
+
+    __tablename__ = "alert_delivery"
+    __table_args__ = (
+        UniqueConstraint("alert_id", "channel", "event", "number"),
+        CheckConstraint("event IN ('opened', 'repeated', 'closed')", name="event"),
+        CheckConstraint("state IN ('pending', 'delivered', 'dropped')", name="state"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    alert_id: Mapped[int] = mapped_column(ForeignKey("alert.id"), index=True)
+    channel: Mapped[str]
+    event: Mapped[str]
+    number: Mapped[int]
+    state: Mapped[str]
+    attempts: Mapped[int]
+    problem: Mapped[str] = mapped_column(Text)
+    created: Mapped[datetime]
+    tried: Mapped[datetime | None]
+    leased: Mapped[datetime | None]
+
+
+class Pulse(Base):
+    """When something that has to go on was last at work."""
+
+    __tablename__ = "pulse"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    time: Mapped[datetime]
 
 
 class Event(Base):

@@ -1,0 +1,133 @@
+"""What monitoring asks the catalog: sums over many rows, made by the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from sqlalchemy import and_, func, select
+
+from mosaic_core.catalog.core import CatalogCore
+from mosaic_core.catalog.models import Claim, Event, ForecastRun, Product, VerificationScore
+from mosaic_core.cycle import Cycle
+
+
+class Series(NamedTuple):
+    """One series of scores over cycles; `level` is 0 hPa for surface variables."""
+
+    metric: str
+    variable: str
+    level: int
+    region: str
+    lead_hours: int
+
+    def __str__(self) -> str:
+        level = f" {self.level} hPa" if self.level else ""
+        return f"{self.variable}{level} +{self.lead_hours} h {self.region}"
+
+
+_SERIES = (
+    VerificationScore.metric,
+    VerificationScore.variable,
+    VerificationScore.level,
+    VerificationScore.region,
+    VerificationScore.lead_hours,
+)
+
+
+class Measures(CatalogCore):
+    """The part of `Catalog` that measures."""
+
+    def all_claims(self, variant: str | None = None) -> tuple[Claim, ...]:
+        """Claims, those that have expired and that nobody has taken over too."""
+        query = select(Claim).order_by(Claim.since)
+        if variant is not None:
+            query = query.filter_by(variant=variant)
+        with self._reading() as session:
+            return tuple(session.scalars(query))
+
+    def first_cycle(self, variant: str) -> Cycle | None:
+        """The oldest cycle of which there is a run."""
+        query = select(ForecastRun.cycle).filter_by(variant=variant).order_by(ForecastRun.cycle)
+        with self._reading() as session:
+            return session.scalar(query.limit(1))
+
+    def run_changes(self) -> dict[tuple[str, str], int]:
+        """(variant, state) -> how often a run came into that state; only ever grows."""
+        query = (
+            select(Event.variant, Event.new, func.count())
+            .where(Event.kind == "run", Event.new.is_not(None), Event.variant.is_not(None))
+            .group_by(Event.variant, Event.new)
+        )
+        with self._reading() as session:
+            return {(str(v), str(state)): int(n) for v, state, n in session.execute(query)}
+
+    def published_bytes(self) -> dict[tuple[str, str], int]:
+        """(variant, product) -> bytes published so far."""
+        query = (
+            select(ForecastRun.variant, Product.name, func.sum(Product.bytes))
+            .join(Product, Product.run_id == ForecastRun.id)
+            .where(Product.state == "published")
+            .group_by(ForecastRun.variant, Product.name)
+        )
+        with self._reading() as session:
+            return {(v, name): int(total or 0) for v, name, total in session.execute(query)}
+
+    def mean_scores(
+        self,
+        model: str,
+        *,
+        metrics: Iterable[str],
+        variables: Iterable[str],
+        regions: Iterable[str],
+        lead_hours: int,
+        start: Cycle,
+        end: Cycle,
+    ) -> dict[Series, tuple[float, int]]:
+        """Series -> (mean over the cycles from `start` to before `end`, how many cycles)."""
+        score = VerificationScore
+        query = (
+            select(*_SERIES, func.avg(score.value), func.count())
+            .where(
+                score.model == model,
+                score.metric.in_(list(metrics)),
+                score.variable.in_(list(variables)),
+                score.region.in_(list(regions)),
+                score.lead_hours == lead_hours,
+                score.cycle >= start,
+                score.cycle < end,
+            )
+            .group_by(*_SERIES)
+        )
+        with self._reading() as session:
+            rows = session.execute(query).all()
+        return {Series(*row[:5]): (float(row[5]), int(row[6])) for row in rows}
+
+    def newest_scores(
+        self,
+        *,
+        metrics: Iterable[str],
+        variables: Iterable[str],
+        lead_hours: Iterable[int],
+        regions: Iterable[str],
+    ) -> dict[tuple[str, Series], float]:
+        """(model, series) -> the value of its newest cycle."""
+        score = VerificationScore
+        wanted = (
+            score.metric.in_(list(metrics)),
+            score.variable.in_(list(variables)),
+            score.lead_hours.in_(list(lead_hours)),
+            score.region.in_(list(regions)),
+        )
+        newest = (
+            select(score.model, *_SERIES, func.max(score.cycle).label("cycle"))
+            .where(*wanted)
+            .group_by(score.model, *_SERIES)
+            .subquery()
+        )
+        same = [newest.c[c.key] == c for c in (score.model, *_SERIES, score.cycle)]
+        query = select(score.model, *_SERIES, score.value).join(newest, and_(*same))
+        with self._reading() as session:
+            return {
+                (str(row[0]), Series(*row[1:6])): float(row[6]) for row in session.execute(query)
+            }
