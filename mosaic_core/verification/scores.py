@@ -1,104 +1,181 @@
-"""Area-weighted scores of an ensemble against analyses."""
+"""Scores of an ensemble forecast against analyses, as datasets."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from mosaic_core import dims
-from mosaic_core.errors import ConfigurationError
+from mosaic_core.channels import VARIABLES, Channel, Channels
+from mosaic_core.errors import AnalysisRejected, ConfigurationError, ForecastError
 from mosaic_core.grid import LatLonGrid
+from mosaic_core.verification.climatology import Climatology
+from mosaic_core.verification.regions import REGIONS, Region, Weights
+from mosaic_core.verification.statistics import scores, statistics
 
 Array = NDArray[np.float64]
-SCORES = ("rmse", "bias", "mae", "spread", "fair_crps")
+SCORES: Final = (
+    "rmse", "bias", "mae", "fair_crps", "spread", "spread_skill", "to_persistence",
+    "to_climatology", "acc", "crpss",
+)  # fmt: skip
 
 
-def score(forecast: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
-    """Scores by variable (and level) and lead time, over the globe, in the variable's units.
+def score(
+    forecast: xr.Dataset,
+    truth: xr.Dataset,
+    *,
+    persistence: xr.Dataset | None = None,
+    climatology: Climatology | None = None,
+    regions: Mapping[str, Region] = REGIONS,
+) -> xr.Dataset:
+    """Scores by variable (and level), lead time and region, of the lead times that came true.
 
     Args:
         forecast: number, lead_time, [level,] latitude, longitude; with `init_time`.
         truth: valid_time, [level,] latitude, longitude, on the same grid.
+        persistence: the analysis at the initial time, [level,] latitude, longitude.
+        climatology: on the same grid.
 
     Returns:
-        `rmse`, `bias` and `mae` of the ensemble mean; `spread`, the root of the mean unbiased
-        variance, with the factor sqrt((M + 1) / M) that makes it comparable with the error of
-        the mean (Fortin et al. 2014); `fair_crps`, unbiased in ensemble size (Ferro 2014); each
-        (variable, lead_time), for lead times whose truth is there. With one member the spread is
-        NaN and the fair CRPS is the absolute error.
+        `SCORES`, each (variable, lead_time, region), float64, as `statistics.scores` defines them;
+        NaN where there is no reference, or one member and so no spread.
 
     Raises:
-        ConfigurationError: the grids differ, or no lead time has come true.
+        ConfigurationError: the grids differ, nothing in common, or no lead time has come true.
+        ForecastError, AnalysisRejected: a value of the forecast or of truth is not finite.
     """
-    for name in (dims.LATITUDE, dims.LONGITUDE):
-        if not np.array_equal(forecast[name].values, truth[name].values):
-            raise ConfigurationError(f"forecast and truth differ in {name}", "one grid for both")
+    grid = same_grid(forecast, truth)
+    channels = common_channels(forecast, truth)
     valid = forecast[dims.INIT_TIME].values + forecast[dims.LEAD_TIME].values
     due = [i for i, time in enumerate(valid) if time in truth[dims.VALID_TIME].values]
     if not due:
         raise ConfigurationError(
             f"no analysis for the valid times {valid[0]} to {valid[-1]}", "at least one"
         )
-    grid = LatLonGrid(
-        tuple(forecast[dims.LONGITUDE].values.tolist()),
-        tuple(forecast[dims.LATITUDE].values.tolist()),
-    )
-    weights = np.broadcast_to(grid.latitude_weights[:, None], (grid.nlat, grid.nlon))
-    rows, names = [], []
-    for name, level in _channels(forecast, truth):
-        field = forecast[name] if level is None else forecast[name].sel({dims.LEVEL: level})
-        actual = truth[name] if level is None else truth[name].sel({dims.LEVEL: level})
-        order = (dims.NUMBER, dims.LATITUDE, dims.LONGITUDE)
-        rows.append(
-            [
-                score_field(
-                    field.isel({dims.LEAD_TIME: i}).transpose(*order).values.astype(np.float64),
-                    actual.sel({dims.VALID_TIME: valid[i]}).transpose(*order[1:]).values,
-                    weights,
-                )
-                for i in due
-            ]
+    known = climatology.of(channels, grid) if climatology else None
+    mean, deviation = known or (None, None)
+    start = None if persistence is None else truth_fields(persistence, channels)
+    weights = Weights.of(grid, regions)
+    rows: dict[str, list[Array]] = {name: [] for name in SCORES}
+    for i in due:
+        made = scores(
+            statistics(
+                member_fields(forecast.isel({dims.LEAD_TIME: i}), channels),
+                truth_fields(truth.sel({dims.VALID_TIME: valid[i]}), channels),
+                weights,
+                persistence=start,
+                climatology=mean,
+                deviation=deviation,
+            )
         )
-        names.append(name if level is None else f"{name}_{level}")
-    values = np.array(rows)
+        absent = np.full((len(channels), len(weights.names)), np.nan)
+        for name, row in rows.items():
+            row.append(made.get(name, absent))
+    axes = ("variable", dims.LEAD_TIME, "region")
     return xr.Dataset(
-        {s: (("variable", dims.LEAD_TIME), values[..., k]) for k, s in enumerate(SCORES)},
-        {"variable": names, dims.LEAD_TIME: forecast[dims.LEAD_TIME].values[due]},
+        {name: (axes, np.stack(row, axis=1)) for name, row in rows.items()},
+        {
+            "variable": list(channels.names),
+            dims.LEAD_TIME: forecast[dims.LEAD_TIME].values[due],
+            "region": list(weights.names),
+        },
     )
 
 
-def _channels(forecast: xr.Dataset, truth: xr.Dataset) -> list[tuple[str, int | None]]:
-    found: list[tuple[str, int | None]] = []
-    for name, array in forecast.data_vars.items():
-        if name not in truth:
-            continue
-        if dims.LEVEL not in array.dims:
-            found.append((str(name), None))
-            continue
-        common = set(array[dims.LEVEL].values.tolist()) & set(truth[dims.LEVEL].values.tolist())
-        found += [(str(name), int(level)) for level in sorted(common)]
-    return found
+def same_grid(forecast: xr.Dataset, truth: xr.Dataset) -> LatLonGrid:
+    """The grid of both.
+
+    Raises:
+        ConfigurationError: they differ.
+    """
+    grids = [
+        LatLonGrid(
+            tuple(ds[dims.LONGITUDE].values.tolist()), tuple(ds[dims.LATITUDE].values.tolist())
+        )
+        for ds in (forecast, truth)
+    ]
+    if not grids[0].is_close(grids[1]):
+        raise ConfigurationError(
+            f"a forecast on {grids[0]} from {grids[0].longitudes[0]:g} E and truth on {grids[1]} "
+            f"from {grids[1].longitudes[0]:g} E",
+            "one grid for both",
+            "regrid the truth to the forecast's grid first",
+        )
+    return grids[0]
 
 
-def score_field(members: Array, truth: Array, weights: Array) -> tuple[float, ...]:
-    """The scores of one field: members (number, point...), truth and weights (point...)."""
-    count = len(members)
-    mean = members.mean(0)
-    error = mean - truth
-    spread = np.nan
-    pairs = np.zeros_like(truth)
-    if count > 1:
-        variance = members.var(axis=0, ddof=1)
-        spread = float(np.sqrt(np.average(variance, weights=weights) * (count + 1) / count))
-        ranks = 2.0 * np.arange(1, count + 1) - count - 1
-        ordered = np.sort(members, axis=0)
-        pairs = np.tensordot(ranks, ordered, axes=1) / (count * (count - 1))
-    crps = np.abs(members - truth).mean(0) - pairs
-    return (
-        float(np.sqrt(np.average(error**2, weights=weights))),
-        float(np.average(error, weights=weights)),
-        float(np.average(np.abs(error), weights=weights)),
-        spread,
-        float(np.average(crps, weights=weights)),
-    )
+def common_channels(forecast: xr.Dataset, truth: xr.Dataset) -> Channels:
+    """Channels that both hold, in the forecast's order.
+
+    Raises:
+        ConfigurationError: none.
+    """
+    found = []
+    for name in (n for n in map(str, forecast.data_vars) if n in VARIABLES and n in truth):
+        if not VARIABLES[name].on_levels:
+            found.append(Channel(name))
+            continue
+        own, others = (set(ds[dims.LEVEL].values.tolist()) for ds in (forecast, truth))
+        found += [Channel(name, int(level)) for level in sorted(own & others)]
+    if not found:
+        raise ConfigurationError("forecast and truth have no variable in common", "one or more")
+    return Channels(tuple(found))
+
+
+def member_fields(step: xr.Dataset, channels: Channels) -> Array:
+    """Members of one lead time, (number, channel, latitude, longitude), float64.
+
+    Raises:
+        ForecastError: a channel is not there, or a value is not finite; it is named.
+    """
+    fields = _stack(step, channels, dims.NUMBER)
+    bad = _not_finite(fields, channels)
+    if bad:
+        raise ForecastError(
+            f"{', '.join(bad)} of the forecast not finite", "finite fields in every member"
+        )
+    return fields
+
+
+def truth_fields(analysis: xr.Dataset, channels: Channels) -> Array:
+    """One analysis, (channel, latitude, longitude), float64.
+
+    Raises:
+        ForecastError: a channel is not there.
+        AnalysisRejected: a value is not finite; the channel is named.
+    """
+    fields = _stack(analysis, channels)
+    bad = _not_finite(fields[None], channels)
+    if bad:
+        raise AnalysisRejected(f"{', '.join(bad)} of the truth not finite", "finite fields")
+    return fields
+
+
+def _stack(ds: xr.Dataset, channels: Channels, *leading: str) -> Array:
+    absent = [c.name for c in channels if not _has(ds, c)]
+    if absent:
+        raise ForecastError(f"no {', '.join(absent)} to verify", "every channel asked for")
+    loaded = ds[list(channels.variables)].load()
+    order = (*leading, dims.LATITUDE, dims.LONGITUDE)
+    planes = [
+        (loaded[c.variable] if c.level is None else loaded[c.variable].sel({dims.LEVEL: c.level}))
+        .transpose(*order)
+        .values.astype(np.float64)
+        for c in channels
+    ]
+    return np.stack(planes, axis=len(leading))
+
+
+def _has(ds: xr.Dataset, channel: Channel) -> bool:
+    if channel.variable not in ds:
+        return False
+    return channel.level is None or channel.level in ds[dims.LEVEL].values
+
+
+def _not_finite(fields: Array, channels: Channels) -> list[str]:
+    finite = np.isfinite(fields).all(axis=(0, 2, 3)).tolist()
+    return [c.name for c, ok in zip(channels, finite, strict=True) if not ok]

@@ -1,0 +1,114 @@
+"""Regions, and the area of every cell of a grid that lies in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_core.errors import ConfigurationError
+from mosaic_core.grid import LatLonGrid
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A box in degrees; `west` may lie east of `east`, the box then crosses the date line.
+
+    Raises:
+        ConfigurationError: the box is empty or reaches beyond a pole.
+    """
+
+    south: float = -90.0
+    north: float = 90.0
+    west: float = 0.0
+    east: float = 360.0
+
+    def __post_init__(self) -> None:
+        if not -90 <= self.south < self.north <= 90:
+            raise ConfigurationError(
+                f"a region from {self.south:g} to {self.north:g} degrees north",
+                "south below north, in -90..90",
+            )
+        if self.west == self.east:
+            raise ConfigurationError(
+                f"a region from {self.west:g} to {self.east:g} degrees east", "west apart from east"
+            )
+
+
+REGIONS: Final[Mapping[str, Region]] = {
+    "globe": Region(),
+    "northern extratropics": Region(20.0, 90.0),
+    "southern extratropics": Region(-90.0, -20.0),
+    "tropics": Region(-20.0, 20.0),
+}
+"""Those of WMO's exchange of scores (WMO-No. 485, Manual on the GDPFS)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Parts of the sphere's area: cell (i, j) has `rows[r, i] * columns[r, j]` in region r.
+
+    Cells end at the midpoints between points and at the poles; one that a region's edge cuts
+    counts with the part inside. All weights of the globe add up to 1.
+
+    Attributes:
+        names: of the regions.
+        rows: (region, latitude); columns: (region, longitude).
+    """
+
+    names: tuple[str, ...]
+    rows: Array
+    columns: Array
+
+    @classmethod
+    def of(cls, grid: LatLonGrid, regions: Mapping[str, Region] = REGIONS) -> Weights:
+        """Weights of a grid in each region.
+
+        Raises:
+            ConfigurationError: no region.
+        """
+        if not regions:
+            raise ConfigurationError("no regions", "at least one")
+        rows = np.stack([_rows(grid, region) for region in regions.values()])
+        columns = np.stack([_columns(grid, region) for region in regions.values()])
+        return cls(tuple(regions), rows, columns)
+
+    @property
+    def areas(self) -> Array:
+        """Share of the sphere's area in each region, (region,)."""
+        return np.asarray(self.rows.sum(1) * self.columns.sum(1))
+
+    def mean(self, field: Array) -> Array:
+        """Area mean of fields (..., latitude, longitude) in each region, (..., region)."""
+        sums = np.einsum("...yx,ry,rx->...r", field, self.rows, self.columns, optimize=True)
+        return np.asarray(sums / self.areas)
+
+    @property
+    def cells(self) -> Array:
+        """(region, latitude, longitude)"""
+        return np.asarray(self.rows[:, :, None] * self.columns[:, None, :])
+
+
+def _rows(grid: LatLonGrid, region: Region) -> Array:
+    """Share of the sphere between the parallels that bound each row, within the region."""
+    lat = np.asarray(grid.latitudes)
+    bounds = np.concatenate(([-90.0], (lat[1:] + lat[:-1]) / 2, [90.0]))
+    inside = np.sin(np.deg2rad(np.clip(bounds, region.south, region.north)))
+    return np.asarray(np.diff(inside) / 2)
+
+
+def _columns(grid: LatLonGrid, region: Region) -> Array:
+    """Share of the full circle that each column covers within the region."""
+    lon = np.asarray(grid.longitudes)
+    around = np.concatenate((lon[-1:] - 360.0, lon, lon[:1] + 360.0))
+    bounds = (around[1:] + around[:-1]) / 2
+    width = (region.east - region.west) % 360.0 or 360.0
+    west = region.west % 360.0
+    turned = np.array([-360.0, 0.0, 360.0])[:, None]
+    clipped = np.clip(bounds[None] + turned, west, west + width)
+    return np.asarray(np.diff(clipped, axis=1).sum(0) / 360.0)
