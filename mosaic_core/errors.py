@@ -11,11 +11,14 @@ Every message says what was found, what was expected and what to do. The exit co
     │   └── AnalysisRejected      read, and refused by name by the checks
     ├── ModelError 4
     │   ├── CheckpointError       tensors missing, unexpected, misshapen; wrong file
-    │   └── DeviceError           no such device, kernel or memory
+    │   ├── DeviceError           no such device, kernel or memory
+    │   └── TrainingError         training cannot go on (NaN in loss or data, another recipe)
     ├── ForecastError 5           the rollout or its store cannot go on (NaN in a step, say)
     ├── StoreError 6              the object store refuses, is full or is not there
+    │   ├── StoreUnreachable      it does not answer: waited for, then given up
     │   └── IntegrityError        bytes are not what the manifest says
     ├── CatalogError 7
+    │   ├── CatalogUnreachable    it does not answer: waited for, then given up
     │   ├── TransitionRefused     a state change that the state machine does not know
     │   └── CycleBusy 8           another run holds the claim on this cycle
     └── PublicationError 9        the manifest is invalid, or what is published would change
@@ -86,6 +89,10 @@ class DeviceError(ModelError):
     pass
 
 
+class TrainingError(ModelError):
+    pass
+
+
 class ForecastError(MosaicError):
     exit_code = 5
 
@@ -94,12 +101,20 @@ class StoreError(MosaicError):
     exit_code = 6
 
 
+class StoreUnreachable(StoreError):
+    pass
+
+
 class IntegrityError(StoreError):
     pass
 
 
 class CatalogError(MosaicError):
     exit_code = 7
+
+
+class CatalogUnreachable(CatalogError):
+    pass
 
 
 class TransitionRefused(CatalogError):

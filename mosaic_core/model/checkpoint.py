@@ -58,6 +58,8 @@ class ModelFile:
         tables: published tables that take precedence over computed ones; may be empty.
         mean, std: normalisation of each channel, float32, (channel,), physical units.
         static: static fields (longitude, latitude, field), float32, raw units.
+        change: standard deviation of a step's change, (channel,), physical units; only models that
+            predict changes have one.
     """
 
     weights: dict[str, Tensor]
@@ -66,6 +68,7 @@ class ModelFile:
     std: Tensor
     static: Tensor
     metadata: dict[str, str]
+    change: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class LoadedModel:
     mean: Tensor
     std: Tensor
     version: ModelVersion
+    change: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -115,7 +119,8 @@ def load_model(
     network.load_state_dict(file.weights, strict=True, assign=True)
     network.adopt_tables(file.tables)
     network = network.eval().requires_grad_(False).to(device)
-    return LoadedModel(config, network, file.mean.to(device), file.std.to(device), version)
+    change = None if file.change is None else file.change.to(device)
+    return LoadedModel(config, network, file.mean.to(device), file.std.to(device), version, change)
 
 
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -134,10 +139,13 @@ def require_fit(config: ModelConfig, file: ModelFile) -> None:
     """Refuse a file of another variant, naming each tensor that is wrong."""
     problems = _misfits(config, file.weights)
     channels = len(config.channel_set)
-    for label, values in (("state_mean", file.mean), ("state_std", file.std)):
+    statistics = {"state_mean": file.mean, "state_std": file.std}
+    if config.predicts == "change":
+        statistics["change_std"] = torch.empty(0) if file.change is None else file.change
+    for label, values in statistics.items():
         if tuple(values.shape) != (channels,):
             problems.append(f"{label} is {tuple(values.shape)}, expected ({channels},)")
-        elif not torch.isfinite(values).all() or (label == "state_std" and (values <= 0).any()):
+        elif not torch.isfinite(values).all() or (label != "state_mean" and (values <= 0).any()):
             problems.append(f"{label} holds values that are not finite or not positive")
     wanted = (*config.lat_lon.shape, len(config.static))
     if tuple(file.static.shape) != wanted:
@@ -281,6 +289,8 @@ def write_model(config: ModelConfig, file: ModelFile, target: Path) -> None:
     }
     tensors |= {f"tables.{name}": value.contiguous() for name, value in file.tables.items()}
     tensors |= {"state_mean": file.mean, "state_std": file.std, "static": file.static.contiguous()}
+    if file.change is not None:
+        tensors["change_std"] = file.change
     metadata = {**file.metadata, "format": FORMAT, "config": json.dumps(asdict(config))}
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
@@ -325,7 +335,7 @@ def read_model(path: Path) -> ModelFile:
 
     return ModelFile(
         part("weights."), part("tables."), tensors["state_mean"], tensors["state_std"],
-        tensors["static"], metadata,
+        tensors["static"], metadata, tensors.get("change_std"),
     )  # fmt: skip
 
 
@@ -347,7 +357,8 @@ def untrained(
         "source": f"untrained, seed {seed}", "licence": "Apache-2.0", "attribution": "",
         "trained": "false",
     }  # fmt: skip
-    return ModelFile(weights, {}, mean, std, static, metadata)
+    change = 0.1 * std if config.predicts == "change" else None
+    return ModelFile(weights, {}, mean, std, static, metadata, change)
 
 
 def version_of(config: ModelConfig, file: ModelFile, path: Path | None = None) -> ModelVersion:

@@ -129,6 +129,9 @@ class ModelConfig:
         static: fields of the planet that go in (surface geopotential, land-sea mask, soil type).
         season: how the phase of the year advances in a rollout. `calendar` is right;
             `published` advances four times too fast, as the published rollout does.
+        predicts: what the network puts out, normalised: the next `state` (the published models), or
+            the `change` to it in units of the standard deviation of a step's change, which small
+            models learn sooner.
         ablations: named departures, see `docs/model.md`.
         published: where the weights of a published variant come from.
     """
@@ -144,6 +147,7 @@ class ModelConfig:
     noise_dim: int = 32
     rope_theta: float = 10000.0
     season: Literal["calendar", "published"] = "calendar"
+    predicts: Literal["state", "change"] = "state"
     ablations: tuple[Ablation, ...] = ()
     published: Publication | None = None
     description: str = ""

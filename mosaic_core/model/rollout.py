@@ -93,7 +93,24 @@ def _step(
             time.expand(len(history), -1),
             z.to(history.device) if model.config.perturbed else None,
         )
-    return torch.addcmul(model.mean, out.float(), model.std)
+    return next_state(
+        model.config, out.float(), history[:, -1], model.mean, model.std, model.change
+    )
+
+
+def next_state(
+    config: ModelConfig, out: Tensor, last: Tensor, mean: Tensor, std: Tensor, change: Tensor | None
+) -> Tensor:
+    """The physical state that the network's output stands for.
+
+    Args:
+        out, last: network output and the state before, (..., channel).
+        mean, std, change: of each channel: mean, deviation, and deviation of a step's change.
+    """
+    if config.predicts == "state":
+        return torch.addcmul(mean, out, std)
+    assert change is not None
+    return torch.addcmul(last, out, change)
 
 
 def _require_finite(config: ModelConfig, state: Tensor, step: int) -> None:

@@ -1,0 +1,1 @@
+"""Training: data, loss, recipe, trainer; the weights come out as any model file."""

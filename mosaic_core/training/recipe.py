@@ -1,0 +1,190 @@
+"""A training recipe: every number that the trained weights depend on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any, Literal
+
+from mosaic_core.errors import ConfigurationError
+from mosaic_core.settings import build, read_config
+
+ChannelWeights = Literal["uniform", "pressure"]
+Precision = Literal["float32", "float16", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Period:
+    """Valid times from `start` up to, not including, `end` (ISO, UTC)."""
+
+    start: str | date
+    end: str | date
+
+    def __post_init__(self) -> None:
+        for name in ("start", "end"):  # YAML reads a bare date as one
+            object.__setattr__(self, name, str(getattr(self, name)))
+
+    @property
+    def bounds(self) -> tuple[datetime, datetime]:
+        try:
+            first, last = (datetime.fromisoformat(str(t)).replace(tzinfo=UTC) for t in
+                           (self.start, self.end))  # fmt: skip
+        except ValueError as error:
+            raise ConfigurationError(
+                f"period {self.start!r} to {self.end!r}: {error}", "ISO times, as in 2026-03-01"
+            ) from error
+        if first >= last:
+            raise ConfigurationError(f"period {self.start} to {self.end}", "a start before the end")
+        return first, last
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where states come from.
+
+    Attributes:
+        inputs: Zarr archive in WeatherBench layout that initial states are read from; URL or path.
+        targets: archive of what the forecast should be, on the same grid; `inputs` when None. A
+            simulation knows the truth; of the real atmosphere there are only analyses.
+        train, validation: periods of initial times and targets; they may not overlap.
+        missing: what to do about a window whose times are absent, not finite or unreadable: `stop`
+            names it and ends; `skip` names it, leaves it out and draws another.
+        every_hours: spacing of possible initial times.
+        readers: threads that read ahead.
+        statistics_samples: states that normalisation and change statistics are taken from.
+    """
+
+    inputs: str
+    train: Period
+    validation: Period
+    targets: str | None = None
+    missing: Literal["stop", "skip"] = "stop"
+    every_hours: int = 6
+    readers: int = 1
+    statistics_samples: int = 400
+
+    def __post_init__(self) -> None:
+        (a, b), (c, d) = self.train.bounds, self.validation.bounds
+        if a < d and c < b:
+            raise ConfigurationError(
+                f"training {self.train.start} to {self.train.end} and validation "
+                f"{self.validation.start} to {self.validation.end} overlap",
+                "periods apart, so that validation is of states never seen",
+            )
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Some updates at one rollout length.
+
+    Attributes:
+        updates: optimiser updates.
+        rollout: model steps that the loss averages over.
+        batch: windows an update, over all processes.
+        learning_rate: after the warm-up; falls to `final` of it along a half cosine.
+        warm_up: updates of linear warm-up.
+        final: share of the learning rate at the end of the phase.
+    """
+
+    updates: int
+    rollout: int = 1
+    batch: int = 1
+    learning_rate: float = 1e-3
+    warm_up: int = 0
+    final: float = 1.0
+
+    def __post_init__(self) -> None:
+        if min(self.updates, self.rollout, self.batch) < 1 or not self.learning_rate > 0:
+            raise ConfigurationError(
+                f"phase of {self.updates} updates, rollout {self.rollout}, batch {self.batch}, "
+                f"learning rate {self.learning_rate}",
+                "one or more of each",
+            )
+        if not 0 <= self.warm_up <= self.updates or not 0 <= self.final <= 1:
+            raise ConfigurationError(
+                f"warm_up {self.warm_up}, final {self.final}", "0 to `updates`, and 0 to 1"
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained.
+
+    Attributes:
+        model: configuration in `config/models`, or a YAML path.
+        phases: in order; single steps first, then longer rollouts.
+        start_from: model file whose weights, statistics and static fields training starts from
+            (finetuning, as the published hres variant from era5); None trains from random weights.
+        static: file of static fields; None takes them from the archive's `static.npz`.
+        members: of the ensemble in the loss; 1 trains the mean absolute error.
+        channel_weights: `uniform`, or `pressure`: levels in proportion to pressure and surface
+            variables but 2 m temperature at 0.1, as GraphCast (Lam et al. 2023) has them.
+        variable_weights: further factors by variable.
+        weight_decay, betas, clip: AdamW (Loshchilov and Hutter 2019), gradient norm.
+        ema: decay of the running mean of the weights, which is what is published.
+        precision: of the matrix products; float16 scales the loss.
+        recompute: whether activations are computed again in the backward pass.
+        validate_every, checkpoint_every: in updates.
+        validation_windows, validation_members, validation_steps: what validation scores.
+    """
+
+    name: str
+    model: str
+    data: DataConfig
+    phases: tuple[Phase, ...]
+    start_from: str | None = None
+    static: str | None = None
+    seed: int = 0
+    members: int = 2
+    channel_weights: ChannelWeights = "pressure"
+    variable_weights: dict[str, float] = field(default_factory=dict)
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = 1.0
+    ema: float = 0.999
+    precision: Precision = "float32"
+    recompute: bool = False
+    checkpoint_every: int = 200
+    validate_every: int = 500
+    validation_windows: int = 8
+    validation_members: int = 4
+    validation_steps: int = 2
+    licence: str = "Apache-2.0"
+    attribution: str = ""
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.phases:
+            raise ConfigurationError(f"recipe {self.name}: no phases", "at least one")
+        if self.members < 1 or self.clip <= 0 or not 0 <= self.ema < 1:
+            raise ConfigurationError(
+                f"recipe {self.name}: members {self.members}, clip {self.clip}, ema {self.ema}",
+                "members 1 or more, clip over 0, ema from 0 to under 1",
+            )
+
+    @classmethod
+    def load(cls, name: str, overrides: dict[str, Any] | None = None) -> Recipe:
+        """Read `config/training/<name>.yaml`, or the file at a path that ends in .yaml.
+
+        Raises:
+            ConfigurationError: an unknown key or a wrong value.
+        """
+        content, path = read_config("training", name)
+        return build(cls, {**content, **(overrides or {})}, str(path))
+
+    @property
+    def updates(self) -> int:
+        return sum(phase.updates for phase in self.phases)
+
+    def phase_at(self, update: int) -> tuple[Phase, int]:
+        """The phase of an update (from 0), and the update's number within it."""
+        for phase in self.phases:
+            if update < phase.updates:
+                return phase, update
+            update -= phase.updates
+        raise ValueError(f"update {update} is after the last phase")
+
+    @property
+    def longest(self) -> int:
+        """Steps of the longest rollout, those of validation included."""
+        return max(self.validation_steps, *(phase.rollout for phase in self.phases))
