@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from mosaic_core import __version__
-from mosaic_core.cli import catalog, doctor, model, products, run, show, simulate
+from mosaic_core.cli import alerts, catalog, doctor, model, products, run, show, simulate, status
 from mosaic_core.errors import MosaicError
 
 INTERRUPTED = 130
@@ -30,7 +30,8 @@ app = typer.Typer(
     "8 busy, 9 publication, 10 not good.",
 )
 run.add_to(app)
-show.add_to(app)
+status.add_to(app)
+alerts.add_to(app)
 doctor.add_to(app)
 simulate.add_to(app)
 app.add_typer(model.app, name="model")

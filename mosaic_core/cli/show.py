@@ -1,106 +1,17 @@
-"""`mosaic status` and `mosaic config show`."""
+"""`mosaic config show`."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from mosaic_core.cli.options import AsJson, Overrides, ProfileName
 
 config_app = typer.Typer(help="Settings.", no_args_is_help=True)
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command()(status)
-
-
-def status(
-    profile: ProfileName = "demo",
-    overrides: Overrides = None,
-    last: Annotated[int, typer.Option(help="How many runs to show.")] = 10,
-    max_age: Annotated[
-        float | None,
-        typer.Option(help="Hours since the newest published initial time; beyond them exit 10."),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show the last runs, their stages and ages."""
-    from mosaic_core.catalog.catalog import Catalog
-    from mosaic_core.profile import Profile
-
-    settings = Profile.load(profile, overrides or ())
-    with Catalog(settings.catalog) as catalog:
-        runs = catalog.runs(limit=last)
-        newest = catalog.latest_published()
-        claims = catalog.claims()
-    age = None
-    if newest is not None:
-        age = (datetime.now(UTC) - newest.cycle.init_time).total_seconds() / 3600
-    stale = max_age is not None and (age is None or age > max_age)
-    if as_json:
-        document = {
-            "runs": [_run(row) for row in runs],
-            "running": [f"{c.variant} {c.cycle} by {c.owner}" for c in claims],
-            "newest_published": newest.cycle.id if newest else None,
-            "age_hours": age,
-            "stale": stale,
-        }
-        typer.echo(json.dumps(document))
-    else:
-        _table(runs, claims, newest, age)
-    if stale:
-        typer.echo(f"the newest forecast is older than {max_age:g} h", err=True)
-        raise typer.Exit(10)
-
-
-def _run(row: Any) -> dict[str, Any]:
-    return {
-        "cycle": row.cycle.id,
-        "variant": row.variant,
-        "revision": row.revision,
-        "state": row.state,
-        "attempts": row.attempts,
-        "timings": row.timings,
-        "host": row.host,
-        "device": row.device,
-        "updated": row.updated.isoformat(),
-        "published": row.published.isoformat() if row.published else None,
-        "error": row.error,
-    }
-
-
-def _table(runs: Any, claims: Any, newest: Any, age: float | None) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console()
-    if not runs:
-        console.print("nothing has run yet: `mosaic demo` or `mosaic run`")
-        return
-    table = Table("run", "state", "tries", "stages (s)", "updated (UTC)")
-    table.columns[0].no_wrap = True
-    colours = {"published": "green", "unchanged": "green", "failed": "red"}
-    for row in runs:
-        stages = " ".join(f"{k} {v:.0f}" for k, v in row.timings.items())
-        colour = colours.get(row.state, "yellow")
-        table.add_row(
-            f"{row.variant} {row.cycle} r{row.revision}", f"[{colour}]{row.state}[/]",
-            str(row.attempts), stages, f"{row.updated:%m-%d %H:%M:%S}",
-        )  # fmt: skip
-    console.print(table)
-    for row in runs:
-        if row.error:
-            console.print(f"[red]{row.variant} {row.cycle} r{row.revision}[/]: {escape(row.error)}")
-    for claim in claims:
-        console.print(f"running: {claim.variant} {claim.cycle} by {claim.owner}")
-    if newest is not None:
-        console.print(f"newest published: {newest.variant} {newest.cycle}, {age:.1f} h old")
 
 
 @config_app.command("show")

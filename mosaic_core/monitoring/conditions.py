@@ -69,30 +69,22 @@ def _analysis_late(facts: Facts, kind: kinds.Deadline) -> Found:
         refusal = cycle.refusal
         if cycle.settled or cycle.begun or (refusal is not None and refusal[0] != _ABSENT):
             continue
-        if cycle.analysis is not None and cycle.analysis.state == "rejected":
-            continue
-        yield str(cycle.cycle), cycle.cycle, {
-            **_named(facts, cycle), "source": facts.site.source, "hours": f"{hours:g}",
-        }  # fmt: skip
+        if cycle.analysis is None or cycle.analysis.state != "rejected":
+            yield _about(facts, cycle.cycle, source=facts.site.source, hours=f"{hours:g}")
 
 
 def _checks_failed(facts: Facts, _kind: kinds.Kind) -> Found:
     for cycle in _cycles(facts):
         refusal = cycle.refusal
-        if cycle.settled or refusal is None or refusal[0] not in _BROKEN:
-            continue
-        yield str(cycle.cycle), cycle.cycle, {
-            **_named(facts, cycle), "source": facts.site.source, "problem": refusal[1],
-        }  # fmt: skip
+        if not cycle.settled and refusal is not None and refusal[0] in _BROKEN:
+            yield _about(facts, cycle.cycle, source=facts.site.source, problem=refusal[1])
 
 
 def _stage_failed(facts: Facts, kind: kinds.Attempts) -> Found:
     for cycle in _cycles(facts):
         stage, attempts, problem = _failure(cycle)
         if stage and attempts >= kind.attempts:
-            yield str(cycle.cycle), cycle.cycle, {
-                **_named(facts, cycle), "stage": stage, "attempts": attempts, "problem": problem,
-            }  # fmt: skip
+            yield _about(facts, cycle.cycle, stage=stage, attempts=attempts, problem=problem)
 
 
 def _attempts_exhausted(facts: Facts, kind: kinds.Attempts) -> Found:
@@ -100,9 +92,7 @@ def _attempts_exhausted(facts: Facts, kind: kinds.Attempts) -> Found:
         stage, _, problem = _failure(cycle)
         attempts = cycle.runs[0].attempts if cycle.runs else 0
         if stage and attempts >= kind.attempts:
-            yield str(cycle.cycle), cycle.cycle, {
-                **_named(facts, cycle), "attempts": attempts, "problem": problem,
-            }  # fmt: skip
+            yield _about(facts, cycle.cycle, attempts=attempts, problem=problem)
 
 
 def _failure(cycle: CycleFacts) -> tuple[str, int, str]:
@@ -124,24 +114,20 @@ def _not_published(facts: Facts, kind: kinds.Deadline) -> Found:
     hours = facts.site.profile.cut_off_hours if kind.hours is None else kind.hours
     for cycle in facts.due(hours):
         if not cycle.settled:
-            yield str(cycle.cycle), cycle.cycle, {
-                **_named(facts, cycle), "hours": f"{hours:g}", "state": cycle.state,
-            }  # fmt: skip
+            yield _about(facts, cycle.cycle, hours=f"{hours:g}", state=cycle.state)
 
 
 def _worker_dead(facts: Facts, kind: kinds.Minutes) -> Found:
     assert facts.catalog is not None
+    watched = {cycle.cycle for cycle in facts.catalog.cycles}
     for run in facts.catalog.active:
-        claims = [claim for claim in facts.catalog.claims if claim.cycle == run.cycle]
-        if any(_held(claim, facts) for claim in claims):
+        claims = [c for c in facts.catalog.claims if c.cycle == run.cycle and c.part >= 0]
+        if run.cycle not in watched or any(_held(claim, facts) for claim in claims):
             continue
         last = max([run.updated, *(claim.heartbeat for claim in claims)])
         silent = (facts.now - last).total_seconds() / 60
         if silent >= kind.minutes:
-            what = f"the worker of {run.variant} {run.cycle} ({run.state})"
-            yield str(run.cycle), run.cycle, {
-                "variant": run.variant, "what": what, "minutes": f"{silent:.0f}", "host": run.host,
-            }  # fmt: skip
+            yield _about(facts, run.cycle, state=run.state, minutes=f"{silent:.0f}", host=run.host)
 
 
 def _held(claim: Claim, facts: Facts) -> bool:
@@ -152,15 +138,13 @@ def _claim_held_long(facts: Facts, kind: kinds.Hours) -> Found:
     assert facts.catalog is not None
     oldest: dict[Cycle, Claim] = {}
     for claim in facts.catalog.claims:
-        if claim.expires > facts.now:
+        if claim.expires > facts.now and claim.part >= 0:
             oldest.setdefault(claim.cycle, claim)
     for cycle, claim in oldest.items():
         hours = (facts.now - claim.since).total_seconds() / 3600
         if hours >= kind.hours:
-            yield str(cycle), cycle, {
-                "variant": claim.variant, "cycle": cycle, "hours": f"{hours:.1f}",
-                "owner": claim.owner.partition("@")[0],
-            }  # fmt: skip
+            owner = claim.owner.partition("@")[0]
+            yield _about(facts, cycle, hours=f"{hours:.1f}", owner=owner)
 
 
 def _notice_undelivered(facts: Facts, kind: kinds.Hours) -> Found:
@@ -171,10 +155,7 @@ def _notice_undelivered(facts: Facts, kind: kinds.Hours) -> Found:
             problem = _BEYOND_HOST.sub(r"\1/...", str(event.detail.get("problem", "")))
             problems.setdefault(event.cycle, []).append(problem)
     for cycle, texts in problems.items():
-        yield str(cycle), cycle, {
-            "variant": facts.site.variant, "cycle": cycle,
-            "problem": "; ".join(dict.fromkeys(texts)),
-        }  # fmt: skip
+        yield _about(facts, cycle, problem="; ".join(dict.fromkeys(texts)))
 
 
 def _alert_undelivered(facts: Facts, kind: kinds.Minutes) -> Found:
@@ -210,10 +191,7 @@ def _latest_behind(facts: Facts, kind: kinds.Minutes) -> Found:
     if run is None or facts.store.damage or (latest is not None and latest.cycle >= run.cycle):
         return
     if facts.now - run.updated >= timedelta(minutes=kind.minutes):
-        yield str(run.cycle), run.cycle, {
-            "variant": run.variant, "cycle": run.cycle,
-            "latest": str(latest.cycle) if latest else "nothing",
-        }  # fmt: skip
+        yield _about(facts, run.cycle, latest=str(latest.cycle) if latest else "nothing")
 
 
 def _degraded(facts: Facts, _kind: kinds.Kind) -> Found:
@@ -224,9 +202,7 @@ def _degraded(facts: Facts, _kind: kinds.Kind) -> Found:
     problems = list(manifest.quality.flags) if manifest.quality.degraded else []
     problems += [f"no {missing.product} ({missing.reason})" for missing in manifest.missing]
     if problems:
-        yield f"{manifest.cycle} r{manifest.revision}", manifest.cycle, {
-            "variant": manifest.variant, "cycle": manifest.cycle, "problem": "; ".join(problems),
-        }  # fmt: skip
+        yield _about(facts, manifest.cycle, problem="; ".join(problems))
 
 
 def _publication_damaged(facts: Facts, _kind: kinds.Kind) -> Found:
@@ -266,8 +242,8 @@ def _cycles(facts: Facts) -> tuple[CycleFacts, ...]:
     return facts.catalog.cycles
 
 
-def _named(facts: Facts, cycle: CycleFacts) -> dict[str, Any]:
-    return {"variant": facts.site.variant, "cycle": cycle.cycle}
+def _about(facts: Facts, cycle: Cycle, **values: Any) -> tuple[str, Cycle, dict[str, Any]]:
+    return str(cycle), cycle, {"variant": facts.site.variant, "cycle": cycle, **values}
 
 
 _CONDITIONS: Final[dict[str, Callable[[Facts, Any], Found]]] = {

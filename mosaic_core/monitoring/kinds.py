@@ -108,7 +108,7 @@ FORMS: Final[Mapping[str, Form]] = {
     "stage-failed": Form(Attempts, "catalog", ("variant", "cycle", "stage", "attempts", "problem")),
     "attempts-exhausted": Form(Attempts, "catalog", ("variant", "cycle", "attempts", "problem")),
     "not-published": Form(Deadline, "catalog", (*_CYCLE, "state")),
-    "worker-dead": Form(Minutes, "catalog", ("variant", "what", "minutes", "host")),
+    "worker-dead": Form(Minutes, "catalog", ("variant", "cycle", "state", "minutes", "host")),
     "claim-held-long": Form(Hours, "catalog", ("variant", "cycle", "hours", "owner")),
     "notice-undelivered": Form(Hours, "catalog", ("variant", "cycle", "problem")),
     "alert-undelivered": Form(Minutes, "catalog", ("channel", "count", "problem", "minutes")),

@@ -6,8 +6,9 @@ the catalog until it has arrived; one that fails is tried again at the next look
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final, cast
@@ -15,7 +16,7 @@ from typing import Final, cast
 from mosaic_core.catalog.catalog import Catalog
 from mosaic_core.catalog.models import Alert, AlertDelivery
 from mosaic_core.cycle import Cycle
-from mosaic_core.errors import CatalogError
+from mosaic_core.errors import CatalogError, ConfigurationError
 from mosaic_core.monitoring import sending
 from mosaic_core.monitoring.conditions import Finding, evaluate, scope_of
 from mosaic_core.monitoring.facts import Facts, Watched, read_catalog, read_disks, try_store
@@ -252,3 +253,35 @@ def _of_outage(outage: Outage, facts: Facts) -> list[Pending]:
         )  # fmt: skip
 
     return [one(e, said) for e in outage.entries for said in e.said if not said.sent]
+
+
+def try_channels(
+    site: Watched, names: Sequence[str] = (), deliver: sending.Deliverer = sending.deliver
+) -> list[Outcome]:
+    """Send a test message to the channels of these names, or to all that there are.
+
+    Raises:
+        ConfigurationError: there is no such channel.
+    """
+    now, known = datetime.now(UTC), site.alerting.channels
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise ConfigurationError(
+                f"there is no channel {name!r}",
+                f"one of {', '.join(known)}",
+                f"did you mean {near[0]!r}?" if near else "see config/alerts.yaml",
+            )
+    message = Message(
+        event="test",
+        id=f"test-{now.timestamp():.0f}",
+        kind="test",
+        severity="info",
+        subject=site.variant,
+        text=f"A test from {site.host}: messages about alerts of {site.variant} arrive here.",
+        opened=now,
+        when=now,
+        host=site.host,
+    )
+    chosen = [known[name] for name in names or known]
+    return [Outcome(channel.name, message, deliver(channel, message)) for channel in chosen]
