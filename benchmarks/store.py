@@ -74,7 +74,7 @@ def setting() -> tuple[LoadedModel, InitialState]:
 def write_windows(store: ForecastStore, template: np.ndarray) -> None:
     with ThreadPoolExecutor(1) as writer:
         pending = None
-        for window, batch in store.missing():
+        for window, batch in store.written().missing():
             computed = template.copy()
             if pending is not None:
                 pending.result()

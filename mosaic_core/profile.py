@@ -30,6 +30,24 @@ class Events:
 
 
 @dataclass(frozen=True)
+class Recovery:
+    """How cycles that were not published are made up for.
+
+    Attributes:
+        attempts: how often a cycle is tried before it is left to people.
+        max_age_hours: a cycle older than this is not made up for, but recorded as skipped.
+        quiet_minutes: a run that gave no sign for so long is taken for dead.
+        unheard_hours: hours after the initial time at which a cycle that nobody began is due;
+            None is the cut-off.
+    """
+
+    attempts: int = 5
+    max_age_hours: float = 24.0
+    quiet_minutes: float = 15.0
+    unheard_hours: float | None = None
+
+
+@dataclass(frozen=True)
 class Profile:
     """One way to run a cycle. Strings may hold `${NAME}` or `${NAME:-default}` of the environment.
 
@@ -47,6 +65,9 @@ class Profile:
         precision: type of the matrix products.
         threads: CPU threads of the model; None leaves it to torch.
         members, steps, seed: the ensemble.
+        members_per_run: members that one run of the forecast stage computes; the others run
+            apart, at the same time where there are devices. None is all in one.
+        patience_seconds: for how long a stage waits for a store or catalog that is away.
         window: steps that are written together.
         keepbits: mantissa bits that are kept, by variable; others are lossless.
         products: ids in `config/products.yaml`.
@@ -61,6 +82,7 @@ class Profile:
         statistics: file of normalisation statistics for untrained weights; None takes the
             source's own or the shipped climatology.
         events: who is told of a publication.
+        recovery: how cycles that were not published are made up for.
     """
 
     name: str
@@ -78,6 +100,8 @@ class Profile:
     require: Literal["triton"] | None = None
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
     threads: int | None = None
+    members_per_run: int | None = None
+    patience_seconds: float = 180.0
     window: int = 8
     keepbits: Mapping[str, int] = field(default_factory=dict)
     products: tuple[str, ...] = ("statistics", "spectra", "maps")
@@ -89,6 +113,7 @@ class Profile:
     static: str | None = None
     statistics: str | None = None
     events: Events = Events()
+    recovery: Recovery = Recovery()
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -96,6 +121,12 @@ class Profile:
             raise ConfigurationError(
                 f"profile {self.name}: kernels {self.kernels!r}, but {self.require!r} is required",
                 f"kernels: auto or {self.require}",
+            )
+
+        if self.members_per_run is not None and self.members_per_run < 1:
+            raise ConfigurationError(
+                f"profile {self.name}: members_per_run {self.members_per_run}",
+                "one or more, or nothing for all in one run",
             )
 
     @classmethod

@@ -36,7 +36,7 @@ from obstore.exceptions import (
 )
 from obstore.store import HTTPStore, LocalStore, S3Store
 
-from mosaic_core.errors import ConfigurationError, StoreError
+from mosaic_core.errors import ConfigurationError, StoreError, StoreUnreachable
 
 CHUNK: Final = 8 * 1024 * 1024
 _RETRY: Final[Any] = {
@@ -147,6 +147,13 @@ class ObjectStore:
             raise _store_error(error, str(path), "write") from error
         finally:
             beside.unlink(missing_ok=True)
+
+    def copy(self, source: str, target: str) -> None:
+        """Put the object `source` under the key `target` too; the store moves the bytes itself."""
+        self._refuse_read_only()
+        with self._translated(source, "copy"):
+            obstore.copy(self._backend, _checked(source), _checked(target))
+        self.flush(target)
 
     def stream(self, key: str) -> Iterator[bytes]:
         """The object in parts of about 8 MiB."""
@@ -409,7 +416,16 @@ _SIGNS: Final = (
         "the endpoint cannot be reached",
         "check AWS_ENDPOINT_URL, the network and whether the server is up",
     ),
+    (
+        ("Server returned non-2xx status code: 50", "SlowDown", "ServiceUnavailable"),
+        "the server is overloaded or out of order",
+        "look at the server; what was written is kept",
+    ),
 )
+
+
+# Meanings that time may cure.
+_AWAY: Final = ("the endpoint cannot be reached", "the server is overloaded or out of order")
 
 
 def _store_error(error: Exception, url: str, action: str) -> StoreError:
@@ -433,5 +449,6 @@ def _store_error(error: Exception, url: str, action: str) -> StoreError:
         text += " Unauthenticated"
     for signs, meaning, advice in _SIGNS:
         if any(sign in text for sign in signs):
-            return StoreError(f"cannot {action} {url}: {meaning}", "a store that works", advice)
+            kind = StoreUnreachable if meaning in _AWAY else StoreError
+            return kind(f"cannot {action} {url}: {meaning}", "a store that works", advice)
     return StoreError(f"cannot {action} {url}: {text}", "a store that works")

@@ -201,6 +201,39 @@ def prepare_initial_state(
     )  # fmt: skip
 
 
+def stored_initial_state(
+    store: ObjectStore,
+    source: str,
+    cycle: Cycle,
+    valid_times: Sequence[datetime],
+    grid: LatLonGrid,
+    channels: Channels,
+    step_hours: int,
+    *,
+    static: StaticFields | None = None,
+    checks: Sequence[Check] | None = None,
+) -> InitialState:
+    """The initial state from the stored analyses of just these times, whatever else has come since.
+
+    Raises:
+        AnalysisMissing: one of them is not stored any more.
+    """
+    parts = {time: read_analysis(store, source, time, channels, grid) for time in valid_times}
+    absent = [time for time, part in parts.items() if part is None]
+    if absent:
+        raise AnalysisMissing(
+            f"the analysis of {absent[0]:%Y-%m-%dT%HZ} is not stored any more",
+            "the analyses that the run was begun with",
+            "run the cycle again from its start",
+        )
+    behind = (cycle.init_time - max(valid_times)) // timedelta(hours=1)
+    return build_initial_state(
+        _together({time: part for time, part in parts.items() if part is not None}),
+        cycle, grid, channels, step_hours, len(parts),
+        HistoryPolicy("last_whole_history", max_age_hours=behind), static=static, checks=checks,
+    )  # fmt: skip
+
+
 def checked_analysis(
     source: Source,
     valid_time: datetime,

@@ -63,7 +63,7 @@ class Claims(CatalogCore):
                 raise CycleBusy(
                     f"{subject(row)} is claimed by {row.owner} since "
                     f"{row.since:%Y-%m-%d %H:%M:%S} UTC (last sign {row.heartbeat:%H:%M:%S})",
-                    f"one run a {'part' if part else 'cycle'} at a time",
+                    f"one run a {'part' if part > 0 else 'cycle'} at a time",
                     f"wait for it; a dead one's claim ends at {row.expires:%H:%M:%S} UTC",
                 )
             self._note(session, "claim", cycle, variant, owner, None, "claimed", part=part or None)
@@ -129,7 +129,7 @@ class Claims(CatalogCore):
 
 def subject(claim: Claim) -> str:
     """What is claimed, in words."""
-    part = f" part {claim.part}" if claim.part else ""
+    part = f" part {claim.part}" if claim.part > 0 else ""
     return f"{claim.variant} {claim.cycle}{part}"
 
 

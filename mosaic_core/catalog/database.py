@@ -11,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
-from mosaic_core.errors import CatalogError, ConfigurationError
+from mosaic_core.errors import CatalogError, CatalogUnreachable, ConfigurationError
 
 BUSY_SECONDS: Final = 30.0
 
@@ -112,7 +112,7 @@ def _explained(url: URL, error: Exception) -> CatalogError:
             f"{where} was locked for {BUSY_SECONDS:g} s", "short transactions", "run again"
         )
     if any(sign in low for sign in ("connect", "could not translate", "timeout", "terminat")):
-        return CatalogError(
+        return CatalogUnreachable(
             f"{where} cannot be reached ({message})",
             "a running database",
             "check host, port and whether the server is up",

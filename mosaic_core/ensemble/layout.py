@@ -10,6 +10,7 @@ from typing import Any
 
 from mosaic_core.channels import Channels
 from mosaic_core.cycle import Cycle
+from mosaic_core.ensemble.cut import Cut
 from mosaic_core.errors import ConfigurationError
 from mosaic_core.grid import LatLonGrid
 
@@ -72,24 +73,21 @@ class ForecastLayout:
                 "one set of levels for all: the store has one level axis, and nothing is padded",
                 "choose channels on the same levels",
             )
-        if self.batch < 1 or self.window < 1:
-            raise ConfigurationError(f"batch {self.batch}, window {self.window}", "1 or more")
+        _ = self.cut  # refuses batches and windows of nothing
 
     @cached_property
+    def cut(self) -> Cut:
+        return Cut(self.spec.members, self.spec.steps, self.batch, self.window)
+
+    @property
     def batches(self) -> tuple[range, ...]:
         """Members (from 1) of each batch."""
-        last = self.spec.members + 1
-        return tuple(
-            range(first, min(first + self.batch, last)) for first in range(1, last, self.batch)
-        )
+        return self.cut.batches
 
-    @cached_property
+    @property
     def windows(self) -> tuple[range, ...]:
         """Steps (from 1) of each window."""
-        last = self.spec.steps + 1
-        return tuple(
-            range(first, min(first + self.window, last)) for first in range(1, last, self.window)
-        )
+        return self.cut.windows
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a forecast to be resumed; plain values."""

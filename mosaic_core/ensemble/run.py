@@ -42,7 +42,7 @@ class Progress:
         done, total: member-steps, those of an earlier attempt included.
         rate: member-steps a second in this attempt.
         end: expected end, UTC.
-        lead_hours: lead time up to which all members are written.
+        lead_hours: lead time up to which all these members are written.
     """
 
     done: int
@@ -121,8 +121,13 @@ def layout_for(
     keepbits: dict[str, int] | None = None,
     window: int = 8,
     batch: int | None = None,
+    members_per_run: int | None = None,
 ) -> ForecastLayout:
     """The layout of a forecast by `model` from `state`.
+
+    Args:
+        batch: members that are computed together; as many as the memory holds by default, and
+            at most `members_per_run`.
 
     Raises:
         ConfigurationError: the state is not what this model starts from.
@@ -142,6 +147,7 @@ def layout_for(
             f"{spec.members} members of a deterministic model", "1: they would all be the same"
         )
     lag_of(config, state)
+    together = min(spec.members, members_per_run or spec.members)
     return ForecastLayout(
         cycle=state.cycle,
         variant=config.name,
@@ -154,7 +160,7 @@ def layout_for(
         device=model.device.type,
         state=state.digest,
         precision=precision,
-        batch=batch or fitting_batch(config, spec.members, window, model.device),
+        batch=batch or fitting_batch(config, together, window, model.device),
         window=window,
         keepbits=keepbits or {},
     )
@@ -166,20 +172,35 @@ def run_ensemble(
     store: ForecastStore,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
-    """Compute and write every window that the store lacks, then seal it.
+    """Compute and write all members, see `run_members`, then seal the store."""
+    run_members(model, state, store, None, on_progress)
+    store.seal()
+
+
+def run_members(
+    model: LoadedModel,
+    state: InitialState,
+    store: ForecastStore,
+    members: range | None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> None:
+    """Compute and write every window of a part of the members that the store lacks.
 
     While a window is computed the one before is written. A run that was killed at any moment
     goes on at the first missing window; what it computes is bit for bit what an unbroken run
-    would have, on the same device with the same batch.
+    would have, on the same device with the same batch. So are the members of parts that run
+    apart: a part has whole batches, and nothing in a batch depends on another.
+
+    Args:
+        members: the part (from 1): the batches that begin among them; None is all.
 
     Raises:
         ForecastError: a state is not finite.
         StoreError: the store refuses; what was written before stays.
     """
-    run = _Run(model, state, store, on_progress)
+    run = _Run(model, state, store, members, on_progress)
     with ThreadPoolExecutor(1, thread_name_prefix="store") as writer:
         run.compute(writer)
-    store.seal()
 
 
 class _Run:
@@ -188,17 +209,20 @@ class _Run:
         model: LoadedModel,
         state: InitialState,
         store: ForecastStore,
+        members: range | None,
         on_progress: Callable[[Progress], None],
     ) -> None:
         self.model, self.state, self.store, self.on_progress = model, state, store, on_progress
         self.layout = store.layout
         self.lag = lag_of(model.config, state)
+        cut = self.layout.cut
+        self.batches = cut.batches_of(members or range(1, cut.members + 1))
         # Several batches on a CPU read their history back: the host's memory is for the windows.
-        self.carries = len(store.layout.batches) == 1 or model.device.type == "cuda"
+        self.carries = len(self.batches) == 1 or model.device.type == "cuda"
         self.carried: dict[int, Tensor] = {}
         self.pending: Future[None] | None = None
-        self.todo = list(store.missing())
-        self.total = self.layout.spec.members * self.layout.spec.steps
+        self.todo = list(store.written().missing(members))
+        self.total = sum(len(cut.batches[i]) for i in self.batches) * cut.steps
         left = sum(self._size(window, batch) for window, batch in self.todo)
         self.before = self.total - left
         self.computed = 0
@@ -229,7 +253,7 @@ class _Run:
 
     def _write(self, window: int, batch: int, values: NDArray[np.float32]) -> None:
         self.store.write(window, batch, values)
-        if batch == len(self.layout.batches) - 1:
+        if batch == self.batches[-1]:
             self.written_windows = window + 1
 
     def _window(self, window: int, batch: int) -> NDArray[np.float32]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,13 +17,18 @@ from zarr.codecs import BloscCodec, BloscShuffle
 from mosaic_core import dims
 from mosaic_core.channels import VARIABLES
 from mosaic_core.ensemble.layout import ForecastLayout
+from mosaic_core.ensemble.written import (
+    IDENTITY,
+    NAME,
+    PROGRESS,
+    Written,
+    seal,
+    stored_identity,
+    written,
+)
 from mosaic_core.errors import ForecastError, IntegrityError
 from mosaic_core.storage import ObjectStore
 
-NAME = "ensemble.zarr"
-PROGRESS = "ensemble.progress"
-_IDENTITY = "mosaic_identity"
-_WHOLE = "whole"
 _CHUNK_POINTS = 2904
 """Points of a chunk, as a band of longitudes: a place's ensemble series is one chunk a window."""
 _TIME = {"units": "hours since 1970-01-01T00:00:00", "calendar": "proleptic_gregorian"}
@@ -65,7 +68,7 @@ class ForecastStore:
         Raises:
             ForecastError: what is there belongs to another forecast; the differences are named.
         """
-        stored = cls.stored_identity(objects, prefix)
+        stored = stored_identity(objects, prefix)
         differences = [] if stored is None else layout.differences(stored)
         if differences and discard is not None:
             discard("; ".join(differences))
@@ -83,17 +86,6 @@ class ForecastStore:
                 "run the cycle, which discards it, or remove it",
             )
         return cls(objects, prefix, replace(layout, batch=int(stored["batch"])))
-
-    @staticmethod
-    def stored_identity(objects: ObjectStore, prefix: str) -> dict[str, Any] | None:
-        """What the ensemble below `prefix` is made from; None when there is none."""
-        if not objects.exists(f"{prefix}/{NAME}/zarr.json"):
-            return None
-        group = zarr.open_group(objects.zarr(f"{prefix}/{NAME}", read_only=True), mode="r")
-        found = group.attrs.get(_IDENTITY)
-        # Consolidated metadata come after the identity: without them the creation was cut short.
-        whole = isinstance(found, dict) and group.metadata.consolidated_metadata is not None
-        return dict(found) if whole else None
 
     def _create(self) -> None:
         layout = self.layout
@@ -131,7 +123,7 @@ class ForecastStore:
             {
                 "Conventions": "CF-1.11",
                 "title": f"Mosaic ensemble forecast {layout.variant} {layout.cycle}",
-                _IDENTITY: {**layout.identity(), "batch": layout.batch},
+                IDENTITY: {**layout.identity(), "batch": layout.batch},
             }
         )
         with warnings.catch_warnings():
@@ -163,24 +155,20 @@ class ForecastStore:
                 fill_value=None,
             )
 
-    def written(self) -> set[tuple[int, int]]:
-        """(window, batch) indices whose bytes are there."""
-        found = set()
-        for info in self.objects.list(f"{self.prefix}/{PROGRESS}"):
-            match = re.search(r"w(\d+)b(\d+)$", info.key)
-            if match:
-                found.add((int(match[1]), int(match[2])))
-        return found
+    def written(self) -> Written:
+        """What is there; all later reading of progress goes through it.
 
-    def missing(self) -> Iterator[tuple[int, int]]:
-        """(window, batch) indices that are not written yet, in the order they are computed."""
-        if (self.stored_identity(self.objects, self.prefix) or {}).get(_WHOLE):
-            return
-        written = self.written()
-        for window in range(len(self.layout.windows)):
-            for batch in range(len(self.layout.batches)):
-                if (window, batch) not in written:
-                    yield window, batch
+        Raises:
+            ForecastError: it has been removed meanwhile.
+        """
+        found = written(self.objects, self.prefix)
+        if found is None:
+            raise ForecastError(
+                f"the ensemble in {self.objects.url(self.prefix)} has gone",
+                "the one that this run began",
+                "run the cycle again; nobody may remove an unfinished forecast",
+            )
+        return found
 
     def write(self, window: int, batch: int, values: NDArray[np.float32], threads: int = 2) -> None:
         """Write one window of one batch: (channel, member, step, latitude, longitude).
@@ -236,24 +224,8 @@ class ForecastStore:
         return out
 
     def seal(self) -> None:
-        """Say in the forecast that it is whole, and remove the markers of its windows.
-
-        Raises:
-            ForecastError: windows are missing; they are named.
-        """
-        missing = list(self.missing())
-        if missing:
-            raise ForecastError(
-                f"{len(missing)} windows of {self.objects.url(self.prefix)} are not written, "
-                f"first window {missing[0][0] + 1}, batch {missing[0][1] + 1}",
-                "a whole forecast",
-                "run the same cycle again: it goes on where it stopped",
-            )
-        key = f"{self.prefix}/{NAME}/zarr.json"
-        metadata = json.loads(self.objects.get(key))
-        metadata["attributes"][_IDENTITY][_WHOLE] = True
-        self.objects.put(key, json.dumps(metadata, indent=2).encode())
-        self.objects.delete_all(f"{self.prefix}/{PROGRESS}")
+        """See `mosaic_core.ensemble.written.seal`."""
+        seal(self.objects, self.prefix)
 
     def open(self) -> xr.Dataset:
         """The ensemble, read lazily: number, lead_time, [level,] latitude, longitude."""

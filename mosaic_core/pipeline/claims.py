@@ -1,4 +1,9 @@
-"""The claim of a run on its cycle: prolonged while it works, taken from a process that has died."""
+"""Claims of a run on its cycle and on parts of its members.
+
+A claim is a row with an expiry. Its holder prolongs it every 30 s, so that the claim of a process
+that died on another machine ends within 120 s of its last sign; that of one which died on this
+machine (seen by its process number) is taken over at once.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +15,36 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import psutil
 
 from mosaic_core.catalog.catalog import Catalog
+from mosaic_core.catalog.claims import subject
 from mosaic_core.catalog.models import Claim
 from mosaic_core.cycle import Cycle
 from mosaic_core.errors import CycleBusy, MosaicError
 
 CLAIM_SECONDS = 120.0
+HEARTBEAT_SECONDS = CLAIM_SECONDS / 4
+LOCK = -1
+"""A `part` for what is held only for a moment, beside the claims on cycle and parts."""
+
+Key = tuple[int, Cycle, str, int]
+_held: ContextVar[dict[Key, Callable[[], None]] | None] = ContextVar("held", default=None)
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def claimed(catalog: Catalog, cycle: Cycle, variant: str) -> Iterator[Callable[[], None]]:
-    """Hold the claim on a cycle, prolonging it in the background.
+def claimed(
+    catalog: Catalog, cycle: Cycle, variant: str, part: int = 0, *, wait: float = 0.0
+) -> Iterator[Callable[[], None]]:
+    """Hold a claim, prolonging it in the background; inside itself it is the same claim.
+
+    Args:
+        part: 0 for the cycle, from 1 for parts of the members.
+        wait: seconds to wait for another holder.
 
     Yields:
         a function that raises CycleBusy once the claim has been lost.
@@ -33,23 +52,42 @@ def claimed(catalog: Catalog, cycle: Cycle, variant: str) -> Iterator[Callable[[
     Raises:
         CycleBusy: another run holds it.
     """
-    claim = _claim(catalog, cycle, variant)
+    key, held = (id(catalog), cycle, variant, part), _held.get() or {}
+    if key in held:
+        yield held[key]
+        return
+    claim = _awaited(catalog, cycle, variant, part, wait)
+    with _prolonged(catalog, claim) as alive:
+        token = _held.set({**held, key: alive})
+        try:
+            yield alive
+        finally:
+            _held.reset(token)
+
+
+@contextmanager
+def _prolonged(catalog: Catalog, claim: Claim) -> Iterator[Callable[[], None]]:
     stop, lost = threading.Event(), list[CycleBusy]()
 
     def prolong() -> None:
-        prolonged = time.monotonic()
-        while not stop.wait(CLAIM_SECONDS / 4):
+        prolonged, pause = time.monotonic(), HEARTBEAT_SECONDS
+        while not stop.wait(pause):
             try:
                 catalog.heartbeat(claim, ttl=CLAIM_SECONDS)
-                prolonged = time.monotonic()
+                prolonged, pause = time.monotonic(), HEARTBEAT_SECONDS
             except CycleBusy as error:
                 lost.append(error)
                 return
             except Exception as error:  # whatever it is, the claim runs out meanwhile
-                _log.warning("the claim on %s could not be prolonged: %s", cycle, error)
+                pause = HEARTBEAT_SECONDS / 6
+                _log.warning("the claim on %s could not be prolonged: %s", subject(claim), error)
                 if time.monotonic() - prolonged > CLAIM_SECONDS:
-                    reason = f"the claim on {cycle} ran out: it could not be prolonged ({error})"
-                    lost.append(CycleBusy(reason, "a catalog that answers", "run the cycle again"))
+                    reason = f"the claim on {subject(claim)} ran out: it could not be prolonged"
+                    lost.append(
+                        CycleBusy(
+                            f"{reason} ({error})", "a catalog that answers", "run the cycle again"
+                        )
+                    )
                     return
 
     thread = threading.Thread(target=prolong, name="claim", daemon=True)
@@ -68,20 +106,41 @@ def claimed(catalog: Catalog, cycle: Cycle, variant: str) -> Iterator[Callable[[
             try:
                 catalog.release(claim)
             except MosaicError as error:
-                _log.warning("the claim on %s could not be released: %s", cycle, error)
+                _log.warning("the claim on %s could not be released: %s", subject(claim), error)
 
 
-def _claim(catalog: Catalog, cycle: Cycle, variant: str) -> Claim:
+def held_parts(catalog: Catalog, cycle: Cycle, variant: str) -> list[Claim]:
+    """Claims of others, not known to be dead, on a cycle and its parts."""
+    return [
+        claim for claim in catalog.claims()
+        if (claim.cycle, claim.variant) == (cycle, variant) and claim.part >= 0
+        and claim.owner != owner() and not has_died(claim.owner)
+    ]  # fmt: skip
+
+
+def _awaited(catalog: Catalog, cycle: Cycle, variant: str, part: int, wait: float) -> Claim:
+    end = time.monotonic() + wait
+    while True:
+        try:
+            return _claim(catalog, cycle, variant, part)
+        except CycleBusy:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(0.5)
+
+
+def _claim(catalog: Catalog, cycle: Cycle, variant: str, part: int) -> Claim:
     try:
-        return catalog.claim(cycle, variant, owner(), ttl=CLAIM_SECONDS)
+        return catalog.claim(cycle, variant, owner(), ttl=CLAIM_SECONDS, part=part)
     except CycleBusy:
-        held = [c for c in catalog.claims() if (c.cycle, c.variant) == (cycle, variant)]
+        wanted = (cycle, variant, part)
+        held = [c for c in catalog.claims() if (c.cycle, c.variant, c.part) == wanted]
         if not held or not has_died(held[0].owner):
             raise
         # Released by owner and time, so that of two that see it dead only one goes on.
         catalog.release(held[0])
-        _log.warning("taking %s %s over from %s, which has died", variant, cycle, held[0].owner)
-        return catalog.claim(cycle, variant, owner(), ttl=CLAIM_SECONDS)
+        _log.warning("taking %s over from %s, which has died", subject(held[0]), held[0].owner)
+        return catalog.claim(cycle, variant, owner(), ttl=CLAIM_SECONDS, part=part)
 
 
 def owner() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from mosaic_core.analysis.sources.registry import make_source
 from mosaic_core.analysis.static import StaticFields, shipped_static_fields
 from mosaic_core.catalog.catalog import Catalog
 from mosaic_core.errors import ConfigurationError
+from mosaic_core.initial_state import InitialState
 from mosaic_core.model.config import ModelConfig
 from mosaic_core.products.product import Product, load_products
 from mosaic_core.profile import Profile
@@ -41,6 +42,8 @@ class Site:
     catalog: Catalog
     products: tuple[Product, ...]
     checks: tuple[Check, ...]
+    last_state: dict[str, InitialState] = field(default_factory=dict, compare=False)
+    """The state that was read last: the steps of one process need it one after the other."""
 
     @cached_property
     def static(self) -> NDArray[np.float32]:

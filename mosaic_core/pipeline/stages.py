@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,11 @@ import numpy as np
 import xarray as xr
 
 from mosaic_core import dims
-from mosaic_core.analysis.initial_state import HistoryPolicy, prepare_initial_state
+from mosaic_core.analysis.initial_state import (
+    HistoryPolicy,
+    prepare_initial_state,
+    stored_initial_state,
+)
 from mosaic_core.analysis.store import COMMIT
 from mosaic_core.analysis.store import analysis_key as stored_key
 from mosaic_core.cycle import Cycle
@@ -45,6 +49,8 @@ from mosaic_core.publication.publish import Publication, publish
 
 if TYPE_CHECKING:
     from mosaic_core.ensemble.run import Progress
+    from mosaic_core.ensemble.store import ForecastStore
+    from mosaic_core.ensemble.written import Written
 
 ProductResult = BuiltProduct | ProductFailure
 _log = logging.getLogger(__name__)
@@ -80,6 +86,7 @@ def ingest(site: Site, cycle: Cycle) -> InitialState:
         except CatalogError as second:
             _log.error("the failure of %s could not be recorded: %s", cycle, second)
         raise
+    site.last_state["state"] = state
     for entry in inputs_of(site, state):
         site.catalog.record_analysis(
             Cycle(entry.valid_time),
@@ -136,20 +143,53 @@ def inputs_of(site: Site, state: InitialState) -> tuple[Input, ...]:
     return tuple(found)
 
 
+def stored_state(site: Site, cycle: Cycle, valid_times: Sequence[datetime]) -> InitialState:
+    """The state that a run was begun from, read back from the store.
+
+    Raises:
+        AnalysisMissing: it is not there any more.
+    """
+    config = site.config
+    kept = site.last_state.get("state")
+    if kept is not None and (kept.cycle, kept.valid_times) == (cycle, tuple(valid_times)):
+        return kept
+    site.last_state["state"] = state = stored_initial_state(
+        site.store,
+        site.source.name,
+        cycle,
+        valid_times,
+        config.lat_lon,
+        config.channel_set,
+        config.step_hours,
+        static=site.static_fields,
+        checks=site.checks,
+    )
+    return state
+
+
 def forecast(
     site: Site,
     cycle: Cycle,
     state: InitialState,
-    revision: int = 1,
+    revision: int,
+    members: range,
+    *,
+    discard: Callable[[str], None],
+    begin: Callable[[Callable[[], ForecastStore]], ForecastStore],
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> str:
-    """Run what the ensemble of a cycle lacks; a killed run goes on where it stopped.
+    """Run what a part of the members lacks; a killed run goes on where it stopped.
+
+    Args:
+        members: the part, from 1.
+        discard: told of the remains of another forecast, which are then removed; may refuse.
+        begin: calls the function that creates the store, where others may do so too.
 
     Returns:
         the device that it ran on.
     """
     from mosaic_core.ensemble.layout import EnsembleSpec
-    from mosaic_core.ensemble.run import layout_for, run_ensemble
+    from mosaic_core.ensemble.run import layout_for, run_members
     from mosaic_core.ensemble.store import ForecastStore
     from mosaic_core.kernels.dispatch import forced_backend
 
@@ -162,28 +202,84 @@ def forecast(
         profile.precision,
         dict(profile.keepbits),
         profile.window,
+        members_per_run=profile.members_per_run,
     )
     prefix = layout.forecast_prefix(site.config.name, cycle, revision)
-
-    def discard(differences: str) -> None:
-        site.catalog.record_event(
-            "forecast-discarded", prefix, cycle=cycle, variant=site.config.name,
-            differences=differences,
-        )  # fmt: skip
-
-    store = ForecastStore.begin(site.store, prefix, wanted, discard=discard)
+    store = begin(lambda: ForecastStore.begin(site.store, prefix, wanted, discard=discard))
     chosen = None if profile.kernels == "auto" else profile.kernels
     with forced_backend(profile.require or chosen):
-        run_ensemble(model, state, store, on_progress)
+        run_members(model, state, store, members, on_progress)
     return str(model.device)
 
 
-def identity_of(site: Site, cycle: Cycle, revision: int) -> dict[str, Any]:
-    """What the stored ensemble of a revision was made from; empty where there is none."""
-    from mosaic_core.ensemble.store import ForecastStore
+def wanted_identity(site: Site, cycle: Cycle, state: InitialState) -> dict[str, Any]:
+    """What the ensemble of a cycle is to be made from, but for the device, as plain values."""
+    from mosaic_core.ensemble.layout import EnsembleSpec, ForecastLayout
 
-    prefix = layout.forecast_prefix(site.config.name, cycle, revision)
-    return ForecastStore.stored_identity(site.store, prefix) or {}
+    profile, config, version = site.profile, site.config, site.model.version
+    wanted = ForecastLayout(
+        cycle=cycle,
+        variant=config.name,
+        grid=config.lat_lon,
+        channels=config.channel_set,
+        step_hours=config.step_hours,
+        spec=EnsembleSpec(profile.members, profile.steps, profile.seed),
+        weights=version.sha256,
+        state=state.digest,
+        precision=profile.precision,
+        batch=1,
+        code_version=version.code_version,
+        window=profile.window,
+        keepbits=dict(profile.keepbits),
+    ).identity()
+    del wanted["device"]
+    return wanted
+
+
+def written_of(
+    site: Site, cycle: Cycle, revision: int, wanted: Mapping[str, Any]
+) -> Written | None:
+    """What is there of the ensemble that is wanted; None when there is none, or another."""
+    from mosaic_core.ensemble.written import written
+
+    found = written(site.store, layout.forecast_prefix(site.config.name, cycle, revision))
+    if found is None or any(found.identity.get(name) != wanted[name] for name in wanted):
+        return None
+    return found
+
+
+def steps_written(site: Site, cycle: Cycle, revision: int) -> int:
+    """Steps of an unfinished ensemble that can be read of every member."""
+    from mosaic_core.ensemble.written import written
+
+    found = written(site.store, layout.forecast_prefix(site.config.name, cycle, revision))
+    return 0 if found is None else found.steps
+
+
+def reuse_ensemble(site: Site, cycle: Cycle, revision: int, wanted: Mapping[str, Any]) -> bool:
+    """Take the whole ensemble of the revision before over, if it is the wanted one.
+
+    A product that failed is made again in a new revision, without a new rollout.
+
+    Returns:
+        whether it was taken over now.
+    """
+    from mosaic_core.ensemble.written import copy_whole
+
+    if revision < 2 or written_of(site, cycle, revision, wanted) is not None:
+        return False
+    before = written_of(site, cycle, revision - 1, wanted)
+    if before is None or not before.sealed:
+        return False
+    source, target = (
+        layout.forecast_prefix(site.config.name, cycle, number)
+        for number in (revision - 1, revision)
+    )
+    copy_whole(site.store, source, target)
+    site.catalog.record_event(
+        "ensemble-reused", target, cycle=cycle, variant=site.config.name, source=source
+    )
+    return True
 
 
 def make_products(
@@ -194,7 +290,8 @@ def make_products(
     What an earlier attempt left beside the ensemble is removed first: it may have been of other
     products.
     """
-    from mosaic_core.ensemble.store import NAME, open_ensemble
+    from mosaic_core.ensemble.store import open_ensemble
+    from mosaic_core.ensemble.written import NAME
 
     prefix = layout.forecast_prefix(site.config.name, cycle, revision)
     for info in list(site.store.list(prefix)):

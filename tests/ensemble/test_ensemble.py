@@ -130,7 +130,7 @@ def test_a_run_that_stopped_between_windows_goes_on_bit_for_bit(
         with pytest.raises(StoreError, match="full"):
             run_ensemble(model, state, store)
     again = begin(tmp_path, model, state)
-    assert len(again.written()) == windows
+    assert len(again.written().windows) == windows
     run_ensemble(model, state, again)
     assert content(tmp_path) == whole
 

@@ -131,7 +131,7 @@ def test_products_left_by_an_attempt_with_another_profile_are_no_obstacle(world:
 def test_the_remains_of_a_run_with_other_settings_are_not_mixed_in(
     world: World, past: World
 ) -> None:
-    kill = Fault("mosaic_core.ensemble.store:ForecastStore.seal")
+    kill = Fault("mosaic_core.ensemble.written:seal")
     words = ("run", str(FIRST), "-p", world.profile, "--set", "seed=7")
     assert mosaic(*words, faults=[kill]).code < 0
     assert run(world)["outcome"] == "published"
