@@ -72,7 +72,7 @@ class Experiment:
         self.model = self._model(given.weights or profile.weights)
         self.channels = self.config.channel_set
         self.harmonics = SphericalHarmonics(grid)
-        self.weights = Weights.of(grid, {"globe": Region()})
+        self.weights = Weights.of(grid, {"global": Region()})
         self.scored = {k: v for k, v in {**JUDGED, **OTHERS}.items() if v in self.channels.names}
         self.order = [self.channels.index(name) for name in self.scored.values()]
         wanted = Channels.parse(self.scored.values())

@@ -11,9 +11,10 @@ from mosaic_core.catalog.claims import Claims
 from mosaic_core.catalog.measures import Measures
 from mosaic_core.catalog.queries import Queries
 from mosaic_core.catalog.runs import Runs
+from mosaic_core.catalog.scores import Scores
 
 
-class Catalog(Runs, Claims, Alerts, Measures, Queries):
+class Catalog(Runs, Claims, Alerts, Measures, Scores, Queries):
     """One catalog. Safe to use from several threads; each process opens its own.
 
     Args:

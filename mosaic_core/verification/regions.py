@@ -41,9 +41,9 @@ class Region:
 
 
 REGIONS: Final[Mapping[str, Region]] = {
-    "globe": Region(),
-    "northern extratropics": Region(20.0, 90.0),
-    "southern extratropics": Region(-90.0, -20.0),
+    "global": Region(),
+    "northern-extratropics": Region(20.0, 90.0),
+    "southern-extratropics": Region(-90.0, -20.0),
     "tropics": Region(-20.0, 20.0),
 }
 """Those of WMO's exchange of scores (WMO-No. 485, Manual on the GDPFS)."""
@@ -54,7 +54,7 @@ class Weights:
     """Parts of the sphere's area: cell (i, j) has `rows[r, i] * columns[r, j]` in region r.
 
     Cells end at the midpoints between points and at the poles; one that a region's edge cuts
-    counts with the part inside. All weights of the globe add up to 1.
+    counts with the part inside. All weights of the sphere add up to 1.
 
     Attributes:
         names: of the regions.

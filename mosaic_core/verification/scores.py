@@ -159,8 +159,11 @@ def _stack(ds: xr.Dataset, channels: Channels, *leading: str) -> Array:
     absent = [c.name for c in channels if not _has(ds, c)]
     if absent:
         raise ForecastError(f"no {', '.join(absent)} to verify", "every channel asked for")
-    loaded = ds[list(channels.variables)].load()
     order = (*leading, dims.LATITUDE, dims.LONGITUDE)
+    loaded = {}
+    for name, levels in channels.variables.items():
+        chosen = ds[name].sel({dims.LEVEL: list(levels)}) if levels else ds[name]
+        loaded[name] = chosen.load()
     planes = [
         (loaded[c.variable] if c.level is None else loaded[c.variable].sel({dims.LEVEL: c.level}))
         .transpose(*order)
@@ -177,5 +180,5 @@ def _has(ds: xr.Dataset, channel: Channel) -> bool:
 
 
 def _not_finite(fields: Array, channels: Channels) -> list[str]:
-    finite = np.isfinite(fields).all(axis=(0, 2, 3)).tolist()
+    finite = np.atleast_1d(np.isfinite(fields).all(axis=(0, 2, 3))).tolist()
     return [c.name for c, ok in zip(channels, finite, strict=True) if not ok]

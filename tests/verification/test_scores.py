@@ -22,7 +22,7 @@ from mosaic_core.verification.statistics import (
 )
 
 GRID = LatLonGrid.with_poles(72, 37)
-GLOBE = Weights.of(GRID, {"globe": Region()})
+GLOBE = Weights.of(GRID, {"global": Region()})
 SHAPE = (GRID.nlat, GRID.nlon)
 
 
@@ -43,10 +43,10 @@ UNEVEN = LatLonGrid((0.0, 90.0, 200.0), (-60.0, 10.0, 50.0))
 def test_weights_of_the_globe_add_up_to_the_area(grid: LatLonGrid) -> None:
     weights = Weights.of(grid)
     areas = dict(zip(weights.names, weights.areas, strict=True))
-    assert areas["globe"] == pytest.approx(1.0, abs=1e-12)
+    assert areas["global"] == pytest.approx(1.0, abs=1e-12)
     cap = (1 - np.sin(np.deg2rad(20))) / 2
-    assert areas["northern extratropics"] == pytest.approx(cap, abs=1e-12)
-    assert areas["southern extratropics"] == pytest.approx(cap, abs=1e-12)
+    assert areas["northern-extratropics"] == pytest.approx(cap, abs=1e-12)
+    assert areas["southern-extratropics"] == pytest.approx(cap, abs=1e-12)
     assert areas["tropics"] == pytest.approx(1 - 2 * cap, abs=1e-12)
     np.testing.assert_allclose(weights.cells.sum((1, 2)), weights.areas, rtol=1e-12)
 
@@ -74,8 +74,8 @@ def test_means_take_only_the_region() -> None:
     field = np.zeros(SHAPE)
     field[np.array(GRID.latitudes) > 25] = 2.0
     means = dict(zip(REGIONS, Weights.of(GRID).mean(field), strict=True))
-    assert means["southern extratropics"] == means["tropics"] == 0
-    assert 1.5 < means["northern extratropics"] < 2
+    assert means["southern-extratropics"] == means["tropics"] == 0
+    assert 1.5 < means["northern-extratropics"] < 2
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_scores_are_by_variable_level_lead_time_and_region() -> None:
     error = error - truth["temperature"].sel(level=850).isel(valid_time=1).values
     weights = np.broadcast_to(GRID.latitude_weights[:, None], SHAPE)
     expected = np.sqrt(np.average(error**2, weights=weights))
-    one = found["rmse"].sel(variable="temperature_850", region="globe", lead_time=LEADS[2])
+    one = found["rmse"].sel(variable="temperature_850", region="global", lead_time=LEADS[2])
     assert float(one) == pytest.approx(expected, rel=1e-12)
     assert found["acc"].isnull().all()
 
@@ -262,7 +262,7 @@ def test_references_are_taken_where_they_are_given() -> None:
     climate = Climatology(GRID, channels, np.zeros(shape), np.ones(shape), {})
     found = score(forecast, truth, persistence=truth.isel(valid_time=0), climatology=climate)
     assert np.isfinite(found["crpss"]).all()
-    ratio = found["to_climatology"].sel(region="globe").mean()
+    ratio = found["to_climatology"].sel(region="global").mean()
     assert float(ratio) == pytest.approx(np.sqrt(1.25), abs=0.02)
     assert np.isinf(found["to_persistence"].isel(lead_time=0)).all()
 
