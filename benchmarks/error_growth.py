@@ -30,7 +30,7 @@ SIZES = (0.02, 0.5)
 """Of the disturbances, m/s."""
 
 RANGES = ((0.06, 0.5), (0.5, 1.0), (1.0, 4.0), (4.0, 8.0))
-STARTS = 5
+STARTS = 4
 DAYS_APART = 12
 
 

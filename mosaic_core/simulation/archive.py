@@ -87,10 +87,6 @@ def write_archive(
                 group.attrs[_PROGRESS] = done + len(times)
             done += len(times)
             on_progress(done)
-        for group in groups.values():
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
-                zarr.consolidate_metadata(group.store)
     except OSError as error:
         raise StoreError(
             f"cannot write {folder}: {error.strerror or error}",
@@ -142,7 +138,7 @@ def _open(
         _create(source, beside, channels, period, attributes)
         beside.rename(path)
     try:
-        group = zarr.open_group(path, mode="r+", use_consolidated=False)
+        group = zarr.open_group(path, mode="r+")
         found = dict(group.attrs)
     except (ValueError, KeyError, FileNotFoundError) as error:
         raise ConfigurationError(
@@ -202,3 +198,6 @@ def _create(
         variable = VARIABLES[name]
         array.attrs.update(units=variable.units, standard_name=variable.standard_name)
     group.attrs.update({**attributes, _PROGRESS: 0})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
+        zarr.consolidate_metadata(group.store)
