@@ -73,7 +73,7 @@ class Measures(CatalogCore):
         with self._reading() as session:
             return {(v, name): int(total or 0) for v, name, total in session.execute(query)}
 
-    def mean_scores(
+    def score_values(
         self,
         model: str,
         *,
@@ -83,25 +83,23 @@ class Measures(CatalogCore):
         lead_hours: int,
         start: Cycle,
         end: Cycle,
-    ) -> dict[Series, tuple[float, int]]:
-        """Series -> (mean over the cycles from `start` to before `end`, how many cycles)."""
+    ) -> dict[Series, list[float]]:
+        """Series -> its values in the cycles from `start` to before `end`."""
         score = VerificationScore
-        query = (
-            select(*_SERIES, func.avg(score.value), func.count())
-            .where(
-                score.model == model,
-                score.metric.in_(list(metrics)),
-                score.variable.in_(list(variables)),
-                score.region.in_(list(regions)),
-                score.lead_hours == lead_hours,
-                score.cycle >= start,
-                score.cycle < end,
-            )
-            .group_by(*_SERIES)
+        query = select(*_SERIES, score.value).where(
+            score.model == model,
+            score.metric.in_(list(metrics)),
+            score.variable.in_(list(variables)),
+            score.region.in_(list(regions)),
+            score.lead_hours == lead_hours,
+            score.cycle >= start,
+            score.cycle < end,
         )
+        found: dict[Series, list[float]] = {}
         with self._reading() as session:
-            rows = session.execute(query).all()
-        return {Series(*row[:5]): (float(row[5]), int(row[6])) for row in rows}
+            for row in session.execute(query):
+                found.setdefault(Series(*row[:5]), []).append(float(row[5]))
+        return found
 
     def newest_scores(
         self,

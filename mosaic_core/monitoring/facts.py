@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from statistics import median
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -129,7 +130,7 @@ class CycleFacts:
 
 @dataclass(frozen=True)
 class Drifting:
-    """A series of scores before and lately."""
+    """Medians of a series of scores before and lately: one bad day does not move them."""
 
     series: Series
     reference: float
@@ -298,22 +299,22 @@ def _series(site: Watched, catalog: Catalog, now: datetime) -> dict[str, tuple[D
         middle = end - timedelta(days=drift.recent_days)
         start = middle - timedelta(days=drift.reference_days)
 
-        def means(begin: datetime, stop: datetime, lead: int = lead_hours) -> _Means:
-            return catalog.mean_scores(
+        def values(begin: datetime, stop: datetime, lead: int = lead_hours) -> _Values:
+            return catalog.score_values(
                 site.variant, metrics=drift.metrics, variables=scores.variables,
                 regions=scores.regions, lead_hours=lead,
                 start=Cycle.latest_before(begin), end=Cycle.latest_before(stop),
             )  # fmt: skip
 
-        before, lately = means(start, middle), means(middle, end)
+        before, lately = values(start, middle), values(middle, end)
         for series in before.keys() & lately.keys():
-            (old, old_count), (new, new_count) = before[series], lately[series]
-            if min(old_count, new_count) >= drift.least_cycles and old > 0:
-                found[series.metric].append(Drifting(series, old, new))
+            old, new = before[series], lately[series]
+            if min(len(old), len(new)) >= drift.least_cycles and median(old) > 0:
+                found[series.metric].append(Drifting(series, median(old), median(new)))
     return {metric: tuple(series) for metric, series in found.items()}
 
 
-_Means = Mapping[Series, tuple[float, int]]
+_Values = Mapping[Series, Sequence[float]]
 
 
 def _paths(site: Watched) -> Sequence[Path]:

@@ -77,7 +77,7 @@ class Disk(Kind):
 
 @dataclass(frozen=True, kw_only=True)
 class Drift(Kind):
-    """The mean score of the last `recent_days` is `factor` times that of the `reference_days`
+    """The median score of the last `recent_days` is `factor` times that of the `reference_days`
     before them, for at least `least_series` series of variable, level, region and lead time with
     `least_cycles` cycles on both sides."""
 
