@@ -12,20 +12,21 @@ import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from mosaic_core.errors import AnalysisMissing, AnalysisUnreadable
 from mosaic_core.simulation.model import FIELDS, State
 from mosaic_core.simulation.planet import find_planet
-from mosaic_core.simulation.transforms import GRIDS
+from mosaic_core.simulation.transforms import GRIDS, Array
 
 VERSION: Final = 2
 """Of the model and of this file; a change that alters trajectories is a new one."""
 
 FOLDER: Final = Path(__file__).parent / "restarts"
 _ARRAYS: Final = ("current", "previous", "forcing")
+_GARBLED: Final = (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -95,31 +96,31 @@ def read(path: Path) -> Restart:
     """
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-            header: dict[str, Any] = json.loads(str(stored["header"]))
+            header = dict(json.loads(str(stored["header"])))
             arrays = {name: stored[name] for name in _ARRAYS if name in stored.files}
+        if header.get("version") != VERSION:
+            raise AnalysisUnreadable(
+                f"{path} is of version {header.get('version')}",
+                f"version {VERSION}",
+                "make it again with this version: python -m mosaic_core.simulation.spinup",
+            )
+        planet = find_planet(header["planet"]).name
+        truncation, sha256 = int(header["truncation"]), str(header["sha256"])
+        time = datetime.fromisoformat(header["valid_time"]).astimezone(UTC)
+        step = int(header["step"])
     except FileNotFoundError as error:
         raise AnalysisMissing(f"no restart {path}", "a restart file") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, *_GARBLED) as error:
         raise AnalysisUnreadable(
             f"{path} cannot be read ({type(error).__name__}: {error})",
             "a whole restart file of the simulation",
             "fetch or make it again with python -m mosaic_core.simulation.spinup",
         ) from error
-    if header.get("version") != VERSION:
-        raise AnalysisUnreadable(
-            f"{path} is of version {header.get('version')}",
-            f"version {VERSION}",
-            "make it again with this version: python -m mosaic_core.simulation.spinup",
-        )
-    find_planet(header["planet"])
-    _check(path, header, arrays)
-    state = State(header["step"], **arrays)
-    time = datetime.fromisoformat(header["valid_time"]).astimezone(UTC)
-    return Restart(header["planet"], header["truncation"], time, state, header["sha256"])
+    _check(path, truncation, sha256, arrays)
+    return Restart(planet, truncation, time, State(step, **arrays), sha256)
 
 
-def _check(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray[Any, Any]]) -> None:
-    truncation = header["truncation"]
+def _check(path: Path, truncation: int, sha256: str, arrays: dict[str, Array]) -> None:
     shape = (truncation + 1, 2, FIELDS, truncation + 2)
     found = arrays["current"].shape if "current" in arrays else None
     if truncation not in GRIDS or found != shape:
@@ -127,13 +128,18 @@ def _check(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray[Any,
             f"{path} holds coefficients {found} for T{truncation}", f"{shape}", "make it again"
         )
     digest = _digest(arrays)
-    if digest != header["sha256"]:
+    if digest != sha256:
         raise AnalysisUnreadable(
-            f"{path} has sha256 {digest[:12]}...", f"{header['sha256'][:12]}...", "fetch it again"
+            f"{path} has sha256 {digest[:12]}...", f"{sha256[:12]}...", "fetch it again"
+        )
+    broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    if broken:
+        raise AnalysisUnreadable(
+            f"{path}: NaN or infinite in {', '.join(broken)}", "finite numbers", "make it again"
         )
 
 
-def _digest(arrays: dict[str, np.ndarray[Any, Any]]) -> str:
+def _digest(arrays: dict[str, Array]) -> str:
     sha = hashlib.sha256()
     for name in _ARRAYS:
         if name in arrays:

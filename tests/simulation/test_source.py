@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -86,17 +87,19 @@ def test_analysis_error_is_a_share_of_a_days_change_and_new_each_time(
     xr.testing.assert_equal(exact.fetch(FEW, times[:2]), truth.isel(valid_time=slice(2)))
 
 
-def test_thickness_is_hydrostatic_to_a_thousandth(state: xr.Dataset) -> None:
-    """Against ∫ R T d(ln p) of the temperature at many levels between."""
-    source = SimulatedSource(SMALL)
-    levels = np.arange(500, 851, 5)
+def test_thickness_is_hydrostatic_to_a_thousandth(source: SimulatedSource) -> None:
+    """Each layer between the archive's levels, against ∫ R T d(ln p) at many levels between."""
+    edges = np.array([50, 100, 200, 300, 500, 700, 850, 1000])
+    levels = np.unique(np.concatenate([np.linspace(a, b, 11) for a, b in pairwise(edges)]))
+    levels = np.round(levels).astype(int)
     names = [f"{v}_{p}" for v in ("temperature", "geopotential") for p in levels]
     fine = source.truth(Channels.parse(names), [hours(0)]).isel(valid_time=0)
-    integral = 287.05 * np.trapezoid(
-        fine["temperature"].values[::-1], -np.log(levels[::-1]), axis=0
-    )
-    thickness = (fine["geopotential"].sel(level=500) - fine["geopotential"].sel(level=850)).values
-    np.testing.assert_allclose(thickness, integral, rtol=1e-3)
+    for top, bottom in pairwise(edges):
+        layer = fine.sel(level=slice(top, bottom))
+        depth = np.log(layer["level"].values.astype(float))
+        integral = 287.05 * np.trapezoid(layer["temperature"].values, depth, axis=0)
+        z = layer["geopotential"].values
+        np.testing.assert_allclose(z[0] - z[-1], integral, rtol=1e-3, err_msg=f"{top} hPa")
 
 
 def test_atmosphere_looks_like_one(state: xr.Dataset) -> None:
@@ -210,7 +213,7 @@ def test_restart_of_another_version_planet_or_content_is_refused(small_restart: 
         np.savez(small_restart, header=np.array(json.dumps(header | changes)), current=array)
 
     rewrite({"version": 99})
-    with pytest.raises(AnalysisUnreadable, match=r"version 99.*version 1"):
+    with pytest.raises(AnalysisUnreadable, match=rf"version 99.*version {restart.VERSION}"):
         restart.read(small_restart)
     rewrite({"planet": "mars"})
     with pytest.raises(ConfigurationError, match="unknown planet 'mars'"):
@@ -221,6 +224,35 @@ def test_restart_of_another_version_planet_or_content_is_refused(small_restart: 
     rewrite({"truncation": 31})
     with pytest.raises(AnalysisUnreadable, match="T31"):
         restart.read(small_restart)
+    for garbled in ({"valid_time": "yesterday"}, {"step": None}, {"truncation": "wide"}):
+        rewrite(garbled)
+        with pytest.raises(AnalysisUnreadable, match="cannot be read"):
+            restart.read(small_restart)
+    np.savez(small_restart, header=np.array("[3]"), current=current)
+    with pytest.raises(AnalysisUnreadable, match="cannot be read"):
+        restart.read(small_restart)
+
+
+def test_restart_altered_by_one_byte_is_refused(small_restart: Path) -> None:
+    whole = bytearray(small_restart.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    small_restart.write_bytes(whole)
+    with pytest.raises(AnalysisUnreadable):
+        restart.read(small_restart)
+
+
+def test_restart_with_nan_is_refused(small_restart: Path) -> None:
+    found = restart.read(small_restart)
+    current = found.state.current.copy()
+    current[2, 0, 3, 4] = np.nan
+    restart.write(small_restart, replace(found, state=State(0, current)))
+    with pytest.raises(AnalysisUnreadable, match="NaN or infinite in current"):
+        restart.read(small_restart)
+
+
+def test_missing_restart_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AnalysisMissing, match=r"no restart .*gone.npz"):
+        SimulatedSource(SMALL | {"restart": str(tmp_path / "gone.npz")})
 
 
 def test_restart_round_trip_is_exact(small_restart: Path, tmp_path: Path) -> None:
