@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mosaic_core.errors import ConfigurationError
-from mosaic_core.settings import build, read_config
+from mosaic_core.settings import build, override, read_config
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
@@ -48,6 +48,26 @@ class Recovery:
 
 
 @dataclass(frozen=True)
+class Retention:
+    """For how many days what is kept; what is not named is kept for ever.
+
+    Attributes:
+        products: by product, `ensemble` among them, from the initial time; `other` is for those
+            that are not named. When nothing of a forecast is left, its manifest goes too.
+        analyses: stored analyses, from their valid time.
+        audit: events in the catalog.
+    """
+
+    products: Mapping[str, float] = field(default_factory=dict)
+    analyses: float | None = None
+    audit: float | None = None
+
+    def of(self, product: str) -> float | None:
+        """Days for which a product is kept; None is for ever."""
+        return self.products.get(product, self.products.get("other"))
+
+
+@dataclass(frozen=True)
 class Profile:
     """One way to run a cycle. Strings may hold `${NAME}` or `${NAME:-default}` of the environment.
 
@@ -83,6 +103,7 @@ class Profile:
             source's own or the shipped climatology.
         events: who is told of a publication.
         recovery: how cycles that were not published are made up for.
+        retention: for how long what is kept.
     """
 
     name: str
@@ -114,6 +135,7 @@ class Profile:
     statistics: str | None = None
     events: Events = Events()
     recovery: Recovery = Recovery()
+    retention: Retention = Retention()
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -140,27 +162,9 @@ class Profile:
             ConfigurationError: an unknown key, a wrong value, or an unset variable.
         """
         content, path = read_config("profiles", name)
-        for override in overrides:
-            _override(content, override)
+        for text in overrides:
+            override(content, text)
         return build(cls, _expanded(content, str(path)), str(path))
-
-
-def _override(content: dict[str, Any], override: str) -> None:
-    import yaml
-
-    key, sign, value = override.partition("=")
-    if not sign or not key:
-        raise ConfigurationError(f"--set {override!r}", "key=value, as in members=8")
-    *outer, last = key.split(".")
-    for part in outer:
-        inner = content.setdefault(part, {})
-        if not isinstance(inner, dict):
-            raise ConfigurationError(f"--set {override!r}: {part} has no keys", "a mapping")
-        content = inner
-    try:
-        content[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"--set {override!r}: {error}", "a value in YAML") from error
 
 
 def _expanded(value: Any, where: str) -> Any:

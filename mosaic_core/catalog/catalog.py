@@ -12,9 +12,10 @@ from mosaic_core.catalog.measures import Measures
 from mosaic_core.catalog.queries import Queries
 from mosaic_core.catalog.runs import Runs
 from mosaic_core.catalog.scores import Scores
+from mosaic_core.catalog.upkeep import Upkeep
 
 
-class Catalog(Runs, Claims, Alerts, Measures, Scores, Queries):
+class Catalog(Runs, Claims, Alerts, Measures, Scores, Upkeep, Queries):
     """One catalog. Safe to use from several threads; each process opens its own.
 
     Args:

@@ -28,15 +28,18 @@ class Queries(CatalogCore):
         cycle: Cycle | None = None,
         variant: str | None = None,
         states: Iterable[str] | None = None,
+        since: Cycle | None = None,
         limit: int | None = None,
     ) -> tuple[ForecastRun, ...]:
-        """Runs, newest cycle and revision first."""
+        """Runs, newest cycle and revision first; `since` is the oldest cycle."""
         query = select(ForecastRun).order_by(
             ForecastRun.cycle.desc(), ForecastRun.variant, ForecastRun.revision.desc()
         )
         query = query.where(*_equal(ForecastRun, cycle=cycle, variant=variant)).limit(limit)
         if states is not None:
             query = query.where(ForecastRun.state.in_(list(states)))
+        if since is not None:
+            query = query.where(ForecastRun.cycle >= since)
         with self._reading() as session:
             return tuple(session.scalars(query))
 

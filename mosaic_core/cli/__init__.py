@@ -16,7 +16,18 @@ from typing import Annotated
 import typer
 
 from mosaic_core import __version__
-from mosaic_core.cli import alerts, catalog, doctor, model, products, run, show, simulate, status
+from mosaic_core.cli import (
+    alerts,
+    catalog,
+    doctor,
+    model,
+    products,
+    recovery,
+    run,
+    show,
+    simulate,
+    status,
+)
 from mosaic_core.errors import MosaicError
 
 INTERRUPTED = 130
@@ -31,6 +42,7 @@ app = typer.Typer(
 )
 run.add_to(app)
 status.add_to(app)
+recovery.add_to(app)
 alerts.add_to(app)
 doctor.add_to(app)
 simulate.add_to(app)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from mosaic_core.cycle import Cycle
@@ -89,13 +89,13 @@ def begin(
         )
 
 
-def superseded(site: Site, cycle: Cycle) -> str:
+def superseded(site: Site, cycle: Cycle, now: datetime | None = None) -> str:
     """Why a cycle is not worth running any more, in words; empty when it is."""
     variant = site.config.name
     newest = read_latest(site.store, variant)
     if newest is not None and newest.cycle > cycle:
         return f"the newer cycle {newest.cycle} is published"
-    age = (stages.now() - cycle.init_time) / timedelta(hours=1)
+    age = ((now or stages.now()) - cycle.init_time) / timedelta(hours=1)
     if age > site.profile.recovery.max_age_hours:
         return (
             f"it is {age:.0f} h old, and only cycles of the last "

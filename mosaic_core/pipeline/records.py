@@ -176,6 +176,7 @@ def record_published(site: Site, run: ForecastRun, manifest: Manifest, outcome: 
         "digest": manifest.digest, "published": manifest.timeliness.published
     }  # fmt: skip
     site.catalog.set_state(run, outcome, **changes)
+    site.catalog.note_run(run, facts={"results": None})
 
 
 def settle(site: Site, cycle: Cycle) -> None:

@@ -113,12 +113,12 @@ def products(
     """Make every product of a joined ensemble; one that fails does not hold back the others.
 
     Returns:
-        what became of each; of a published forecast, what its publisher had.
+        what became of each; nothing for a forecast that is published already.
     """
 
     def work(run: ForecastRun) -> list[ProductResult]:
         if _is_published(site, run):
-            return results_from_plain(run.facts.get("results") or [])
+            return []
         records.bring(site, run, "products")
         with records.timed(site, run, "products"):
             results = stages.make_products(site, cycle, records.state_of(site, run), revision)

@@ -26,6 +26,7 @@ from mosaic_core.publication.latest import (
     read_manifest,
 )
 from mosaic_core.publication.manifest import Asset, Manifest
+from mosaic_core.publication.removal import read_removed
 from mosaic_core.storage import ObjectMissing, ObjectStore, open_store
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def open_forecast(
     store = open_store(url, create=False)
     found = _manifest(store, _variant(store, variant), cycle)
     asset = found.asset(product)
+    _refuse_removed(store, found, asset)
     if not asset.is_zarr:
         raise PublicationError(
             f"{asset.key} is {asset.media_type}", "a Zarr", "fetch it: `mosaic products get`"
@@ -156,6 +158,7 @@ def get(
     assets = [a for a in found.assets if product in (a.product, a.key)] or [found.asset(product)]
     written = []
     for asset in assets:
+        _refuse_removed(store, found, asset)
         for key, digest in _expected(store, found, asset).items():
             path = Path(destination, key)
             store.download(f"{found.prefix}/{key}", path)
@@ -231,10 +234,24 @@ def verify(
     return report
 
 
+def _refuse_removed(store: ObjectStore, found: Manifest, asset: Asset) -> None:
+    when = read_removed(store, found.prefix).get(asset.key)
+    if when is not None:
+        raise PublicationError(
+            f"{asset.key} of {found.variant} {found.cycle} was removed on {when:%Y-%m-%d}: it is "
+            "older than its kind is kept",
+            "a forecast that still has it",
+            "`mosaic products ls` shows what is there",
+        )
+
+
 def _verify(store: ObjectStore, found: Manifest, prefix: str) -> VerifyReport:
     expected: dict[str, str] = {}
     missing, altered = [], []
+    removed = read_removed(store, prefix)
     for asset in found.assets:
+        if asset.key in removed:
+            continue
         if not asset.is_zarr:
             expected[asset.key] = asset.sha256
             continue
@@ -266,7 +283,11 @@ def _verify(store: ObjectStore, found: Manifest, prefix: str) -> VerifyReport:
 
 def _extra(store: ObjectStore, found: Manifest, prefix: str, expected: set[str]) -> tuple[str, ...]:
     """Objects that the manifest does not name (a web server cannot list: none)."""
-    known = expected | {layout.MANIFEST} | {a.checksums_key for a in found.assets if a.is_zarr}
+    known = (
+        expected
+        | {layout.MANIFEST, layout.REMOVED}
+        | {a.checksums_key for a in found.assets if a.is_zarr}
+    )
     # Below a Zarr whose list is gone or altered nothing can be called extra.
     unknown = tuple(
         f"{a.key}/"

@@ -20,6 +20,7 @@ ANALYSES: Final = "analyses/v1"
 FORECASTS: Final = "forecasts/v1"
 VERIFICATION: Final = "verification/v1"
 MANIFEST: Final = "manifest.json"
+REMOVED: Final = "removed.json"
 CHECKSUMS: Final = ".sha256"
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?")
