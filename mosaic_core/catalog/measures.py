@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, case, func, select
 
 from mosaic_core.catalog.core import CatalogCore
-from mosaic_core.catalog.models import Claim, Event, ForecastRun, Product, VerificationScore
+from mosaic_core.catalog.models import Claim, ForecastRun, Product, VerificationScore
 from mosaic_core.cycle import Cycle
 
 
@@ -52,15 +52,14 @@ class Measures(CatalogCore):
         with self._reading() as session:
             return session.scalar(query.limit(1))
 
-    def run_changes(self) -> dict[tuple[str, str], int]:
-        """(variant, state) -> how often a run came into that state; only ever grows."""
-        query = (
-            select(Event.variant, Event.new, func.count())
-            .where(Event.kind == "run", Event.new.is_not(None), Event.variant.is_not(None))
-            .group_by(Event.variant, Event.new)
-        )
+    def run_totals(self) -> dict[str, tuple[int, int]]:
+        """Variant -> (attempts at runs, runs published), since the beginning."""
+        published = case((ForecastRun.state == "published", 1), else_=0)
+        query = select(
+            ForecastRun.variant, func.sum(ForecastRun.attempts), func.sum(published)
+        ).group_by(ForecastRun.variant)
         with self._reading() as session:
-            return {(str(v), str(state)): int(n) for v, state, n in session.execute(query)}
+            return {v: (int(tries), int(done)) for v, tries, done in session.execute(query)}
 
     def published_bytes(self) -> dict[tuple[str, str], int]:
         """(variant, product) -> bytes published so far."""

@@ -134,7 +134,7 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Scores:
-    """Which scores are exported as metrics: every combination, where there are such rows."""
+    """Which scores are exported as metrics and looked at for drift: every combination there is."""
 
     metrics: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()

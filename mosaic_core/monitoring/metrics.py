@@ -1,7 +1,7 @@
 """What is measured, as Prometheus metrics: read from catalog and store at each scrape.
 
-Quantiles and ratios are over the runs of the last 30 days. `_total` metrics only ever grow: they
-count the audit, not the state of rows.
+Quantiles and ratios are over the runs of the last 30 days; `_total` metrics count since the
+beginning and only ever grow.
 """
 
 from __future__ import annotations
@@ -123,13 +123,12 @@ def _from_catalog(site: Watched, catalog: Catalog, store: StoreFacts | None) -> 
     yield from _of_publications(catalog, runs, store)
     yield from _of_alerts(site, catalog, now)
     yield from _of_scores(site, catalog)
-    changes = catalog.run_changes()
-    counter = CounterMetricFamily(
-        "mosaic_run_changes", "Runs that came into a state.", labels=["variant", "state"]
-    )
-    for (variant, state), count in sorted(changes.items()):
-        counter.add_metric((variant, state), count)
-    yield counter
+    attempts = CounterMetricFamily("mosaic_run_attempts", "Attempts at runs.", labels=["variant"])
+    published = CounterMetricFamily("mosaic_runs_published", "Runs published.", labels=["variant"])
+    for variant, (tries, done) in sorted(catalog.run_totals().items()):
+        attempts.add_metric((variant,), tries)
+        published.add_metric((variant,), done)
+    yield from (attempts, published)
     analyses = catalog.analyses(source=site.source, limit=1)
     yield _gauge(
         "mosaic_newest_analysis_timestamp_seconds", "Valid time of the newest analysis.",
