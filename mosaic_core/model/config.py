@@ -131,7 +131,7 @@ class ModelConfig:
             `published` advances four times too fast, as the published rollout does.
         predicts: what the network puts out, normalised: the next `state` (the published models), or
             the `change` to it in units of the standard deviation of a step's change, which small
-            models learn sooner.
+            models learn sooner; they are shown past states as changes too.
         ablations: named departures, see `docs/model.md`.
         published: where the weights of a published variant come from.
     """

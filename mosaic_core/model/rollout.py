@@ -83,7 +83,7 @@ def _step(
     model: LoadedModel, history: Tensor, time: Tensor, z: Tensor, precision: Precision
 ) -> Tensor:
     """The next physical state of (member, state, longitude, latitude, channel)."""
-    normalised = history.sub(model.mean).div_(model.std)
+    normalised = normalise(model.config, history, model.mean, model.std, model.change)
     cast: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
     if precision != "float32":
         cast = torch.autocast(history.device.type, getattr(torch, precision))
@@ -96,6 +96,22 @@ def _step(
     return next_state(
         model.config, out.float(), history[:, -1], model.mean, model.std, model.change
     )
+
+
+def normalise(
+    config: ModelConfig, history: Tensor, mean: Tensor, std: Tensor, change: Tensor | None
+) -> Tensor:
+    """What the network is shown of a history (..., state, longitude, latitude, channel).
+
+    Models that predict changes see the states before the last one as the change since then, in
+    units of a step's change: in units of the states themselves it would be a few hundredths.
+    """
+    if config.predicts == "state":
+        return history.sub(mean).div_(std)
+    assert change is not None
+    last = history[..., -1:, :, :, :]
+    before = (last - history[..., :-1, :, :, :]).div_(change)
+    return torch.cat((before, (last - mean) / std), dim=-4)
 
 
 def next_state(

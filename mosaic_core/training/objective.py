@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mosaic_core.model.network import Mosaic
-from mosaic_core.model.rollout import next_state, phase_advance, phases
+from mosaic_core.model.rollout import next_state, normalise, phase_advance, phases
 from mosaic_core.training.loss import area_weights, channel_weights, fair_crps
 from mosaic_core.training.recipe import Recipe
 
@@ -81,8 +81,9 @@ class Objective(nn.Module):
 
     def step(self, states: Tensor, time: Tensor, z: Tensor) -> Tensor:
         """The next physical state of (batch, state, longitude, latitude, channel)."""
-        normalised = (states - self.mean) / self.std
-        noise = z if self.network.config.perturbed else None
+        config = self.network.config
+        normalised = normalise(config, states, self.mean, self.std, self.change)
+        noise = z if config.perturbed else None
         cast: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         if self.recipe.precision != "float32":
             cast = torch.autocast(states.device.type, getattr(torch, self.recipe.precision))
@@ -91,9 +92,7 @@ class Objective(nn.Module):
                 out = checkpoint(self.network, normalised, time, noise, use_reentrant=False)
             else:
                 out = self.network(normalised, time, noise)
-        return next_state(
-            self.network.config, out.float(), states[:, -1], self.mean, self.std, self.change
-        )
+        return next_state(config, out.float(), states[:, -1], self.mean, self.std, self.change)
 
 
 def step_phases(network: Mosaic, times: list[datetime], steps: int) -> Tensor:

@@ -81,6 +81,8 @@ class Phase:
         updates: optimiser updates.
         rollout: model steps that the loss averages over.
         batch: windows an update, over all processes.
+        members: of the ensemble in the loss; None takes the recipe's. With 1 the noise is zero and
+            the loss the mean absolute error: a cheap start, before perturbations are learned.
         learning_rate: after the warm-up; falls to `final` of it along a half cosine.
         warm_up: updates of linear warm-up.
         final: share of the learning rate at the end of the phase.
@@ -89,15 +91,17 @@ class Phase:
     updates: int
     rollout: int = 1
     batch: int = 1
+    members: int | None = None
     learning_rate: float = 1e-3
     warm_up: int = 0
     final: float = 1.0
 
     def __post_init__(self) -> None:
-        if min(self.updates, self.rollout, self.batch) < 1 or not self.learning_rate > 0:
+        counts = self.updates, self.rollout, self.batch, self.members or 1
+        if min(counts) < 1 or not self.learning_rate > 0:
             raise ConfigurationError(
                 f"phase of {self.updates} updates, rollout {self.rollout}, batch {self.batch}, "
-                f"learning rate {self.learning_rate}",
+                f"members {self.members}, learning rate {self.learning_rate}",
                 "one or more of each",
             )
         if not 0 <= self.warm_up <= self.updates or not 0 <= self.final <= 1:
@@ -116,7 +120,7 @@ class Recipe:
         start_from: model file whose weights, statistics and static fields training starts from
             (finetuning, as the published hres variant from era5); None trains from random weights.
         static: file of static fields; None takes them from the archive's `static.npz`.
-        members: of the ensemble in the loss; 1 trains the mean absolute error.
+        members: of the ensemble in the loss, where a phase does not say.
         channel_weights: `uniform`, or `pressure`: levels in proportion to pressure and surface
             variables but 2 m temperature at 0.1, as GraphCast (Lam et al. 2023) has them.
         variable_weights: further factors by variable.

@@ -34,6 +34,10 @@ from mosaic_core.training.validation import Scores, validate
 
 MODEL = "model.safetensors"
 LOG = "log.jsonl"
+_FIRST_NOISE = 0.1
+"""Scale of the untrained noise weights: members that part before they are right make the loss of
+two members swing between nothing (the truth lies between them) and twice the error."""
+
 _OVERFLOWS = 20
 """Consecutive float16 updates without finite gradients after which training stops."""
 
@@ -162,7 +166,7 @@ class Trainer:
             rate = learning_rate(phase, within)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            loss = self._loss(windows, phase.rollout)
+            loss = self._loss(windows, phase.rollout, phase.members or recipe.members)
             self._require_finite(loss)
             norm = self._apply(loss)
             if math.isfinite(norm):
@@ -236,6 +240,9 @@ class Trainer:
         file = model_files.untrained(
             self.config, self.statistics.mean, self.statistics.std, static, recipe.seed
         )
+        for name, value in file.weights.items():
+            if name.endswith(".noise_bias.weight"):
+                value.mul_(_FIRST_NOISE)
         return ModelFile(**{**vars(file), "change": self.statistics.change})
 
     def _static_path(self) -> Path:
@@ -276,17 +283,17 @@ class Trainer:
     def _position(self) -> int:
         return sum(self.recipe.phase_at(u)[0].batch for u in range(self.update))
 
-    def _loss(self, windows: list[Window], rollout: int) -> Tensor:
+    def _loss(self, windows: list[Window], rollout: int, members: int) -> Tensor:
         device, config = self.world.device, self.config
         first = self._position() + self.world.rank * len(windows)
         noise = torch.stack(
             [
-                window_noise(
-                    self.recipe.seed, first + i, self.recipe.members, rollout, config.noise_dim
-                )
+                window_noise(self.recipe.seed, first + i, members, rollout, config.noise_dim)
                 for i in range(len(windows))
             ]
         )
+        if members == 1:
+            noise.zero_()
         history = torch.stack([w.history for w in windows]).to(device)
         targets = torch.stack([w.targets for w in windows]).to(device)
         phases = step_phases(self.network, [w.time for w in windows], rollout).to(device)
