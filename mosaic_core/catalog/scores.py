@@ -36,7 +36,7 @@ class Scores(CatalogCore):
         query = (
             select(table.cycle, table.lead_hours, func.min(table.created))
             .where(table.model == model, table.truth_source == truth_source)
-            .where(table.metric == "mse")
+            .where(table.metric == "rmse")
             .group_by(table.cycle, table.lead_hours)
         )
         if since is not None:

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 import xarray as xr
-from zarr.errors import GroupNotFoundError, ZarrUserWarning
+from zarr.errors import ZarrUserWarning
 
 from mosaic_core import dims
 from mosaic_core.cycle import Cycle
@@ -21,6 +21,7 @@ from mosaic_core.storage import ObjectStore
 
 ROOT: Final = "verification/v1"
 _IDENTITY: Final = "forecast"
+_ROOT_METADATA: Final = "zarr.json"
 
 
 def folder(variant: str, truth: str) -> str:
@@ -57,11 +58,10 @@ def write_lead(
 
 def read(store: ObjectStore, key: str) -> xr.Dataset | None:
     """The arrays of a forecast; None where nothing has been verified."""
-    try:
-        with xr.open_zarr(store.zarr(key, read_only=True), chunks=None) as lazy:
-            ds: xr.Dataset = lazy.load()
-    except (FileNotFoundError, GroupNotFoundError):
+    if not store.exists(f"{key}/{_ROOT_METADATA}"):
         return None
+    with xr.open_zarr(store.zarr(key, read_only=True), chunks=None) as lazy:
+        ds: xr.Dataset = lazy.load()
     return ds
 
 
@@ -69,10 +69,9 @@ def _begun(
     store: ObjectStore, key: str, forecast: str, values: xr.Dataset, lead_hours: list[int]
 ) -> bool:
     """Whether arrays of this forecast and of these shapes are there; reads no chunk of them."""
-    try:
-        found = xr.open_zarr(store.zarr(key, read_only=True), chunks=None)
-    except (FileNotFoundError, GroupNotFoundError):
+    if not store.exists(f"{key}/{_ROOT_METADATA}"):
         return False
+    found = xr.open_zarr(store.zarr(key, read_only=True), chunks=None)
     return (
         found.attrs.get(_IDENTITY) == forecast
         and found[dims.LEAD_TIME].values.tolist() == lead_hours

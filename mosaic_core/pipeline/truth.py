@@ -1,0 +1,84 @@
+"""What came true: the analyses that a site has ingested, or a simulated atmosphere itself."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Protocol
+
+import xarray as xr
+
+from mosaic_core import dims
+from mosaic_core.analysis.regrid import regrid_dataset
+from mosaic_core.analysis.store import COMMIT, analysis_key, read_analysis
+from mosaic_core.errors import AnalysisMissing, ConfigurationError
+from mosaic_core.pipeline.site import Site
+
+
+class Truth(Protocol):
+    """What forecasts are verified against."""
+
+    @property
+    def name(self) -> str:
+        """As it stands in the catalog and in keys."""
+
+    def has(self, valid_time: datetime) -> bool:
+        """Whether it is known at that time."""
+
+    def at(self, valid_time: datetime) -> xr.Dataset:
+        """[level,] latitude, longitude on the model's grid."""
+
+
+class StoredAnalyses:
+    """The analyses that a site has ingested."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    @property
+    def name(self) -> str:
+        return self._site.source.name
+
+    def has(self, valid_time: datetime) -> bool:
+        return self._site.store.exists(f"{analysis_key(self.name, valid_time)}/{COMMIT}")
+
+    def at(self, valid_time: datetime) -> xr.Dataset:
+        """Raises AnalysisMissing when it is not stored, IntegrityError when it is damaged."""
+        config = self._site.config
+        found = read_analysis(
+            self._site.store, self.name, valid_time, config.channel_set, config.lat_lon
+        )
+        if found is None:
+            raise AnalysisMissing(f"no analysis of {valid_time:%Y-%m-%dT%HZ} is stored")
+        return found.isel({dims.VALID_TIME: 0})
+
+
+class SimulatedTruth:
+    """The simulated atmosphere without analysis error, whose future is known too.
+
+    Raises:
+        ConfigurationError: the site's source does not simulate.
+    """
+
+    def __init__(self, site: Site) -> None:
+        if not hasattr(site.source, "truth"):
+            raise ConfigurationError(
+                f"the source {site.source.name} has no truth beside its analyses",
+                "a simulated source",
+                "verify against the analyses",
+            )
+        self._site = site
+
+    @property
+    def name(self) -> str:
+        return f"{self._site.source.name}-truth"
+
+    def has(self, valid_time: datetime) -> bool:
+        return True
+
+    def at(self, valid_time: datetime) -> xr.Dataset:
+        """Regridded as analyses are, where the simulation is on another grid."""
+        config, source = self._site.config, self._site.source
+        truth: Any = source
+        fields: xr.Dataset = truth.truth(config.channel_set, [valid_time])
+        on_grid = regrid_dataset(fields, config.lat_lon, finer=self._site.profile.finer_grid)
+        return on_grid.isel({dims.VALID_TIME: 0})

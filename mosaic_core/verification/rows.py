@@ -1,0 +1,142 @@
+"""Between statistics as arrays and as rows of a table, which add: sum, weight and value.
+
+A row's `sum` and `weight` are of the statistic, so that the average over many rows is the sum of
+the sums over that of the weights; its `value` is the score of this one forecast. The weight is the
+region's share of the sphere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_core.channels import VARIABLES, Channel, Channels
+from mosaic_core.errors import ConfigurationError
+from mosaic_core.verification.energy import Band, Energy, in_band
+from mosaic_core.verification.regions import Weights
+from mosaic_core.verification.statistics import scores
+
+Array = NDArray[np.float64]
+
+ROOTS: Final[Mapping[str, str]] = {
+    "rmse": "mse",
+    "spread": "spread_variance",
+    "rmse_persistence": "mse_persistence",
+    "rmse_climatology": "mse_climatology",
+}
+"""Metrics whose value is the root of the statistic that adds."""
+
+ENERGY: Final = "kinetic_energy"
+_METRICS = {statistic: metric for metric, statistic in ROOTS.items()}
+
+
+class Line(NamedTuple):
+    """Where a statistic belongs; `level` is 0 at the surface."""
+
+    variable: str
+    level: int
+    region: str
+    lead_hours: int
+
+    @property
+    def short(self) -> str:
+        """`z500`, `msl`"""
+        return short_name(self.variable, self.level)
+
+
+def score_rows(
+    found: Mapping[str, Array], channels: Channels, weights: Weights
+) -> Iterator[dict[str, Any]]:
+    """Rows of statistics (channel, region)."""
+    for statistic, values in found.items():
+        metric = _METRICS.get(statistic, statistic)
+        for i, channel in enumerate(channels):
+            for j, region in enumerate(weights.names):
+                mean, weight = float(values[i, j]), float(weights.areas[j])
+                yield {
+                    "variable": channel.variable,
+                    "level": channel.level or 0,
+                    "region": region,
+                    "metric": metric,
+                    "sum": mean * weight,
+                    "weight": weight,
+                    "value": math.sqrt(mean) if metric in ROOTS else mean,
+                }
+
+
+def energy_rows(
+    energies: Mapping[int, Energy], region: str, bands: Iterable[Band]
+) -> Iterator[dict[str, Any]]:
+    """Rows of kinetic energies by band (m2 s-2); metrics are `members_l21-31` and so on."""
+    chosen = tuple(bands)
+    for level, energy in energies.items():
+        for band in chosen:
+            for part, spectrum in energy.parts().items():
+                value = float(in_band(spectrum, band))
+                yield {
+                    "variable": ENERGY,
+                    "level": level,
+                    "region": region,
+                    "metric": f"{part}_l{band[0]}-{band[1]}",
+                    "sum": value,
+                    "weight": 1.0,
+                    "value": value,
+                }
+
+
+def scores_of(averages: Mapping[str, float]) -> dict[str, float]:
+    """Scores from averaged statistics by metric, with the references' RMSE beside them.
+
+    Of kinetic energy, `members_l21-31` and `mean_l21-31` are ratios to truth.
+    """
+    if "rmse" not in averages:
+        return {
+            metric: value / averages[f"truth_{metric.partition('_')[2]}"]
+            for metric, value in averages.items()
+            if not metric.startswith("truth_")
+        }
+    made = scores({ROOTS.get(m, m): np.asarray(value) for m, value in averages.items()})
+    out = {name: float(value) for name, value in made.items()}
+    for reference in ("rmse_persistence", "rmse_climatology"):
+        if reference in averages:
+            out[reference] = math.sqrt(averages[reference])
+    return out
+
+
+def short_name(variable: str, level: int) -> str:
+    """`z500`, `msl`, `kinetic_energy250`"""
+    known = VARIABLES.get(variable)
+    return f"{known.short_name if known else variable}{level or ''}"
+
+
+def parse_variable(text: str) -> tuple[str, int]:
+    """(variable, level) of `z500`, `geopotential_500`, `msl` or `kinetic_energy_250`.
+
+    Raises:
+        ConfigurationError: no such variable.
+    """
+    stem, _, tail = text.rpartition("_")
+    if stem == ENERGY and tail.isdigit():
+        return ENERGY, int(tail)
+    for variable in VARIABLES.values():
+        rest = text.removeprefix(variable.short_name)
+        if (
+            rest != text
+            and rest.isdigit() == variable.on_levels
+            and (rest or not variable.on_levels)
+        ):
+            return variable.name, int(rest or 0)
+    try:
+        channel = Channel.parse(text)
+    except ConfigurationError as error:
+        shorts = ", ".join(
+            f"{v.short_name}500" if v.on_levels else v.short_name for v in VARIABLES.values()
+        )
+        raise ConfigurationError(
+            f"no variable {text!r}", f"a name such as geopotential_500, or {shorts}"
+        ) from error
+    return channel.variable, channel.level or 0
