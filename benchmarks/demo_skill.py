@@ -69,7 +69,7 @@ class Experiment:
         self.source = SimulatedSource(
             {"truncation": given.truncation, "seed": 0, "grid": grid.shape}
         )
-        self.model = self._model(given.weights or profile.weights)
+        self.model = self._model(Path(given.weights) if given.weights else profile.weights_file)
         self.channels = self.config.channel_set
         self.harmonics = SphericalHarmonics(grid)
         self.weights = Weights.of(grid, {"global": Region()})
@@ -91,15 +91,14 @@ class Experiment:
         self.ranks = {hours: Average() for hours in HOURS}
         self.energies: dict[tuple[int, int], list[Energy]] = {}
 
-    def _model(self, weights: str) -> LoadedModel:
+    def _model(self, path: Path | None) -> LoadedModel:
         config = self.config
-        if weights == "untrained":
+        if path is None:
             mean, std = self.source.statistics(config.channel_set)
             static = self.source.static_fields(config.lat_lon).astype(np.float32)
             tensors = (torch.from_numpy(np.ascontiguousarray(a)) for a in (mean, std, static))
-            file, path = checkpoint.untrained(config, *tensors), None
+            file = checkpoint.untrained(config, *tensors)
         else:
-            path = Path(weights)
             file = checkpoint.read_model(path)
         version = checkpoint.version_of(config, file, path)
         device = checkpoint.pick_device(self.given.device)

@@ -6,11 +6,14 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Final, Literal
 
 from mosaic_core.errors import ConfigurationError
 from mosaic_core.settings import build, override, read_config
 
+UNTRAINED: Final = "untrained"
+SHIPPED: Final = "shipped"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
@@ -74,7 +77,7 @@ class Profile:
     Attributes:
         model: a configuration in `config/models`, or a path of one.
         cycle: initial time when none is given; None is the newest that can be.
-        weights: a converted model file, or `untrained`.
+        weights: a model file, `shipped` for the one that the package has of `model`, or `untrained`.
         source: kind and settings of the analyses' source.
         store: folder, or `s3://bucket/prefix`, of analyses and forecasts.
         catalog: SQLAlchemy URL of the catalog.
@@ -150,6 +153,15 @@ class Profile:
                 f"profile {self.name}: members_per_run {self.members_per_run}",
                 "one or more, or nothing for all in one run",
             )
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The model file; None for untrained weights."""
+        if self.weights == UNTRAINED:
+            return None
+        if self.weights == SHIPPED:
+            return Path(__file__).parent / "model" / "shipped" / f"{self.model}.safetensors"
+        return Path(self.weights)
 
     @classmethod
     def load(cls, name: str, overrides: Sequence[str] = ()) -> Profile:

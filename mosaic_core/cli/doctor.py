@@ -142,15 +142,14 @@ def _model(profile: Profile) -> Iterator[Verdict]:
     config = ModelConfig.load(profile.model)
     parameters = sum(_size(shape) for shape in checkpoint.parameter_shapes(config).values())
     text = f"{config.name}: {parameters / 1e6:.1f} M parameters, {config.step_hours} h steps"
-    if profile.weights == "untrained":
+    path = profile.weights_file
+    if path is None:
         yield Verdict(
             "model", "note", f"{text}, untrained weights: not a forecast",
             "`mosaic model fetch` and `convert`, then `weights:` in the profile",
         )  # fmt: skip
         return
-    from pathlib import Path
-
-    file = checkpoint.read_model(Path(profile.weights))
+    file = checkpoint.read_model(path)
     checkpoint.require_fit(config, file)
     yield Verdict("model", "good", f"{text}, {profile.weights}")
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_core.analysis.checks import Check, default_checks
-from mosaic_core.analysis.checks.bounds import bounds_of
+from mosaic_core.analysis.checks.bounds import bounds_of, climatology_of
 from mosaic_core.analysis.checks.catalogue import CheckSettings
 from mosaic_core.analysis.sources.base import Source
 from mosaic_core.analysis.sources.registry import make_source
@@ -27,8 +27,6 @@ from mosaic_core.storage import ObjectStore, open_store
 
 if TYPE_CHECKING:
     from mosaic_core.model.checkpoint import LoadedModel
-
-UNTRAINED = "untrained"
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Site:
         From the weights file, the profile's file, the source (a simulated planet has its own), or
         the package, in this order.
         """
-        if self._weights:
+        if self.profile.weights_file:
             return np.asarray(self.model.file.static.numpy())
         if self.profile.static:
             from mosaic_core.model.checkpoint import read_static
@@ -79,10 +77,6 @@ class Site:
         return ModelFileAtSite(self)
 
     @property
-    def _weights(self) -> Path | None:
-        return None if self.profile.weights == UNTRAINED else Path(self.profile.weights)
-
-    @property
     def targets(self) -> tuple[Target, ...]:
         """Who is told of a publication."""
         events = self.profile.events
@@ -101,7 +95,7 @@ class ModelFileAtSite:
         from mosaic_core.model import checkpoint
 
         self._site = site
-        path = site._weights
+        path = site.profile.weights_file
         if path is not None:
             self.file = checkpoint.read_model(path)
             checkpoint.require_fit(site.config, self.file)
@@ -146,12 +140,15 @@ def open_site(profile: Profile) -> Site:
     """
     config = ModelConfig.load(profile.model)
     source = make_source(profile.source, f"profile {profile.name}: source")
-    checks = default_checks(CheckSettings(leave_out=profile.leave_out_checks))
+    climatology = climatology_of(source, config.channel_set)
+    checks = default_checks(
+        CheckSettings(leave_out=profile.leave_out_checks, climatology=climatology)
+    )
     products = load_products(list(profile.products))
-    if profile.weights != UNTRAINED and not Path(profile.weights).is_file():
+    if profile.weights_file is not None and not profile.weights_file.is_file():
         raise ConfigurationError(
-            f"profile {profile.name}: no weights at {profile.weights}",
-            "a converted model file, or `untrained`",
+            f"profile {profile.name}: no weights at {profile.weights_file}",
+            "a converted model file, `shipped` where the package has one, or `untrained`",
             "`mosaic model fetch` and `mosaic model convert` make one",
         )
     return Site(
