@@ -77,7 +77,7 @@ class Profile:
     Attributes:
         model: a configuration in `config/models`, or a path of one.
         cycle: initial time when none is given; None is the newest that can be.
-        weights: a model file, `shipped` for the one that the package has of `model`, or `untrained`.
+        weights: a model file, `shipped` (the one that the package has of `model`), or `untrained`.
         source: kind and settings of the analyses' source.
         store: folder, or `s3://bucket/prefix`, of analyses and forecasts.
         catalog: SQLAlchemy URL of the catalog.
