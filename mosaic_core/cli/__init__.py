@@ -19,6 +19,7 @@ from mosaic_core import __version__
 from mosaic_core.cli import (
     alerts,
     catalog,
+    demo,
     doctor,
     model,
     products,
@@ -27,6 +28,7 @@ from mosaic_core.cli import (
     show,
     simulate,
     status,
+    verify,
 )
 from mosaic_core.errors import MosaicError
 
@@ -40,7 +42,9 @@ app = typer.Typer(
     epilog="Exit codes: 2 configuration, 3 analysis, 4 model, 5 forecast, 6 store, 7 catalog, "
     "8 busy, 9 publication, 10 not good.",
 )
+demo.add_to(app)
 run.add_to(app)
+verify.add_to(app)
 status.add_to(app)
 recovery.add_to(app)
 alerts.add_to(app)

@@ -1,4 +1,4 @@
-"""`mosaic run`, `mosaic demo`, `mosaic ingest`."""
+"""`mosaic run` and `mosaic ingest`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ CycleArgument = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command()(demo)
     app.command()(run)
     app.command()(ingest)
 
@@ -36,31 +35,12 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a whole cycle: analysis, ensemble, products, publication."""
-    site = _open(profile, overrides)
-    report = _run(site, _cycle(site, cycle), quiet=as_json)
+    site = open_profile(profile, overrides)
+    report = run_shown(site, cycle_of(site, cycle), quiet=as_json)
     if as_json:
         typer.echo(json.dumps(report.as_dict()))
     else:
-        _show(report)
-
-
-def demo(
-    overrides: Overrides = None,
-    cycle: Annotated[str | None, typer.Option(help="Initial time of the cycle.")] = None,
-) -> None:
-    """Run a cycle on the embedded defaults: offline, a folder as store, SQLite, the CPU."""
-    from rich.console import Console
-
-    site = _open("demo", overrides)
-    console = Console()
-    when = _cycle(site, cycle)
-    console.print(
-        f"[bold]A forecast from {when}[/]: {site.profile.members} members, "
-        f"{site.profile.steps * site.config.step_hours} h, on a simulated atmosphere.\n"
-    )
-    report = _run(site, when)
-    _show(report)
-    _teach(console, report, site)
+        show_report(report)
 
 
 def ingest(
@@ -72,8 +52,8 @@ def ingest(
     """Fetch, check and store the analyses of a cycle; run nothing."""
     from mosaic_core.pipeline import stages
 
-    site = _open(profile, overrides)
-    state = stages.ingest(site, _cycle(site, cycle))
+    site = open_profile(profile, overrides)
+    state = stages.ingest(site, cycle_of(site, cycle))
     if as_json:
         document = {
             "cycle": state.cycle.id,
@@ -91,14 +71,16 @@ def ingest(
         typer.echo(f"degraded: {reason}")
 
 
-def _open(profile: str, overrides: list[str] | None) -> Site:
+def open_profile(profile: str, overrides: list[str] | None) -> Site:
+    """The site of a profile and the settings given on the command line."""
     from mosaic_core.pipeline.site import open_site
     from mosaic_core.profile import Profile
 
     return open_site(Profile.load(profile, overrides or ()))
 
 
-def _cycle(site: Site, text: str | None) -> Cycle:
+def cycle_of(site: Site, text: str | None) -> Cycle:
+    """The cycle asked for, else that of the profile, else the newest there can be."""
     from datetime import UTC, datetime, timedelta
 
     from mosaic_core.cycle import Cycle
@@ -110,7 +92,8 @@ def _cycle(site: Site, text: str | None) -> Cycle:
     return Cycle.latest_before(datetime.now(UTC) - delay)
 
 
-def _run(site: Site, cycle: Cycle, quiet: bool = False) -> CycleReport:
+def run_shown(site: Site, cycle: Cycle, quiet: bool = False) -> CycleReport:
+    """Run a cycle, its stages and the rollout shown as bars."""
     from mosaic_core.pipeline.run import run_cycle
 
     with ExitStack() as stack:
@@ -154,7 +137,8 @@ def _reporter(stack: ExitStack, site: Site) -> Reporter:
     return Reporter(stage, progress)
 
 
-def _show(report: CycleReport) -> None:
+def show_report(report: CycleReport) -> None:
+    """A table of what was published."""
     from rich.console import Console
     from rich.table import Table
 
@@ -180,23 +164,3 @@ def _show(report: CycleReport) -> None:
     console.print(report.url, soft_wrap=True)
     for problem in report.undelivered:
         console.print(f"[yellow]a notice was not delivered: {problem}[/]")
-
-
-def _teach(console: Any, report: CycleReport, site: Site) -> None:
-    import os
-    import sys
-
-    maps = [a.key for a in report.manifest.assets if a.key.endswith(".png")]
-    program = os.path.relpath(sys.argv[0]) if os.path.isfile(sys.argv[0]) else "mosaic"
-    lines = [
-        "",
-        "[bold]Look at it[/]",
-        *(f"  {report.url}/{key}" for key in maps[:3]),
-        f"  xarray.open_zarr('{report.url}/ensemble.zarr')",
-        f"  {program} products verify      every byte against the manifest",
-        f"  {program} status               what ran, when, for how long",
-        f"  {program} doctor               what this machine can do",
-        "",
-        f"[bold]On real analyses[/]: `{program} run -p production`; see docs/running.md.",
-    ]
-    console.print("\n".join(lines), soft_wrap=True, highlight=False)
