@@ -56,16 +56,21 @@ resource "aws_s3_bucket_lifecycle_configuration" "store" {
     }
   }
 
-  rule {
-    id     = "remains-of-mosaic-doctor"
-    status = "Enabled"
+  # What `mosaic doctor` and the flight check left behind when they were killed.
+  dynamic "rule" {
+    for_each = { doctor = "doctor-", flight-check = "flight-check/" }
 
-    filter {
-      prefix = "${local.root}doctor-"
-    }
+    content {
+      id     = "remains-of-${rule.key}"
+      status = "Enabled"
 
-    expiration {
-      days = 1
+      filter {
+        prefix = "${local.root}${rule.value}"
+      }
+
+      expiration {
+        days = 2
+      }
     }
   }
 }

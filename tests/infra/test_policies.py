@@ -33,7 +33,7 @@ CHUNK = f"{FORECAST}/ensemble.zarr/temperature/c/0/0/0"
 SECOND = layout.manifest_key("hres", CYCLE, 2)
 MANIFEST, LATEST = layout.manifest_key("hres", CYCLE), layout.latest_key("hres")
 PROGRESS = layout.in_progress_key("hres")
-DOCTOR = "doctor-0123abc"
+DOCTOR, FLIGHT = "doctor-0123abc", f"flight-check/{FORECAST}/manifest.json"
 ELSEWHERE = "backup/of-somebody-else"
 
 BUCKET_POLICY = [*render("bucket"), *render("bucket-consumers")]
@@ -48,7 +48,7 @@ POLICIES: dict[str, tuple[str, list[Statement]]] = {
         [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
     ),
 }
-KEYS = (ANALYSIS, CHUNK, MANIFEST, SECOND, LATEST, PROGRESS, SCORES, DOCTOR, ELSEWHERE)
+KEYS = (ANALYSIS, CHUNK, MANIFEST, SECOND, LATEST, PROGRESS, SCORES, DOCTOR, FLIGHT, ELSEWHERE)
 CREATE = {"s3:if-none-match": "*"}
 
 
@@ -96,7 +96,7 @@ def test_a_manifest_is_never_written_over() -> None:
 @pytest.mark.parametrize(
     ("who", "keys"),
     [
-        ("publisher", {ANALYSIS, CHUNK, PROGRESS, SCORES, DOCTOR}),
+        ("publisher", {ANALYSIS, CHUNK, PROGRESS, SCORES, DOCTOR, FLIGHT}),
         ("retention", {ANALYSIS, CHUNK, MANIFEST, SECOND, PROGRESS, SCORES}),
         ("consumer", set()),
         ("consumer of another account", set()),
@@ -155,17 +155,18 @@ def test_the_topic_takes_notices_from_the_publisher_and_subscribers_from_consume
 def test_every_grant_is_one_of_these() -> None:
     """A new grant is a decision: it is written here too."""
     folders = [f"{BUCKET}/{ROOT_PREFIX}{folder}/*" for folder in _folders()]
-    catalog, doctor = f"{BUCKET}/{ROOT_PREFIX}catalog.json", f"{BUCKET}/{ROOT_PREFIX}doctor-*"
+    catalog = f"{BUCKET}/{ROOT_PREFIX}catalog.json"
+    trials = [f"{BUCKET}/{ROOT_PREFIX}flight-check/*", f"{BUCKET}/{ROOT_PREFIX}doctor-*"]
     everything = [f"{BUCKET}/{ROOT_PREFIX}*"]
     table = {
         "publisher": {
             "s3:ListBucket": [BUCKET],
             "s3:ListBucketMultipartUploads": [BUCKET],
             "s3:GetObject": everything,
-            "s3:PutObject": [*folders, catalog, doctor],
-            "s3:AbortMultipartUpload": [*folders, catalog, doctor],
-            "s3:ListMultipartUploadParts": [*folders, catalog, doctor],
-            "s3:DeleteObject": [*folders, doctor],
+            "s3:PutObject": [*folders, catalog, *trials],
+            "s3:AbortMultipartUpload": [*folders, catalog, *trials],
+            "s3:ListMultipartUploadParts": [*folders, catalog, *trials],
+            "s3:DeleteObject": [*folders, *trials],
             "sns:Publish": [TOPIC],
         },
         "retention": {
