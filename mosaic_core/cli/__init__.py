@@ -25,11 +25,14 @@ from mosaic_core.cli import (
     products,
     recovery,
     run,
+    server,
     show,
     simulate,
     status,
+    train,
     verify,
 )
+from mosaic_core.cli.options import Told
 from mosaic_core.errors import MosaicError
 
 INTERRUPTED = 130
@@ -47,9 +50,11 @@ run.add_to(app)
 verify.add_to(app)
 status.add_to(app)
 recovery.add_to(app)
+server.add_to(app)
 alerts.add_to(app)
 doctor.add_to(app)
 simulate.add_to(app)
+train.add_to(app)
 app.add_typer(model.app, name="model")
 app.add_typer(products.app, name="products")
 app.add_typer(catalog.app, name="catalog")
@@ -84,7 +89,7 @@ def main() -> None:
         _explain(error)
         sys.exit(error.exit_code)
     except SystemExit as end:
-        if end.code == INTERRUPTED:
+        if end.code == INTERRUPTED and not isinstance(end, Told):
             typer.echo("interrupted; the same command goes on where it stopped", err=True)
         raise
 
