@@ -23,11 +23,26 @@ data "aws_iam_policy_document" "bucket" {
   )
 }
 
-# The publisher: what the workers are.
+# Who takes a role: principals by their ARN, and service accounts of a cluster by their token.
 
-data "aws_iam_policy_document" "publisher_trust" {
+locals {
+  trusted = {
+    publisher = {
+      principals = var.publisher_principals
+      subjects   = var.kubernetes == null ? [] : var.kubernetes.publishers
+    }
+    retention = {
+      principals = var.retention_principals
+      subjects   = var.kubernetes == null ? [] : var.kubernetes.retention
+    }
+  }
+}
+
+data "aws_iam_policy_document" "trust" {
+  for_each = local.trusted
+
   dynamic "statement" {
-    for_each = length(var.publisher_principals) == 0 ? [] : [var.publisher_principals]
+    for_each = length(each.value.principals) == 0 ? [] : [each.value.principals]
 
     content {
       actions = ["sts:AssumeRole"]
@@ -40,42 +55,44 @@ data "aws_iam_policy_document" "publisher_trust" {
   }
 
   dynamic "statement" {
-    for_each = var.kubernetes == null ? [] : [var.kubernetes]
+    for_each = length(each.value.subjects) == 0 ? [] : [each.value.subjects]
 
     content {
       actions = ["sts:AssumeRoleWithWebIdentity"]
 
       principals {
         type        = "Federated"
-        identifiers = [statement.value.provider_arn]
+        identifiers = [var.kubernetes.provider_arn]
       }
 
       condition {
         test     = "StringEquals"
-        variable = "${statement.value.issuer}:sub"
-        values   = statement.value.subjects
+        variable = "${var.kubernetes.issuer}:sub"
+        values   = statement.value
       }
 
       condition {
         test     = "StringEquals"
-        variable = "${statement.value.issuer}:aud"
+        variable = "${var.kubernetes.issuer}:aud"
         values   = ["sts.amazonaws.com"]
       }
     }
   }
 }
 
+# The publisher: what the workers are.
+
 resource "aws_iam_role" "publisher" {
   name                 = "${var.name}-publisher"
   description          = "Writes analyses, forecasts and verification; removes no version of anything."
-  assume_role_policy   = data.aws_iam_policy_document.publisher_trust.json
+  assume_role_policy   = data.aws_iam_policy_document.trust["publisher"].json
   max_session_duration = 43200
   tags                 = var.tags
 
   lifecycle {
     precondition {
-      condition     = length(var.publisher_principals) > 0 || var.kubernetes != null
-      error_message = "Give publisher_principals or kubernetes: nobody could take the role."
+      condition     = length(concat(local.trusted.publisher.principals, local.trusted.publisher.subjects)) > 0
+      error_message = "Give publisher_principals or kubernetes.publishers: nobody could take the role."
     }
   }
 }
@@ -86,26 +103,13 @@ resource "aws_iam_role_policy" "publisher" {
   policy = templatefile("${path.module}/policies/publisher.json", local.names)
 }
 
-# Retention: the only one that may hide a published forecast, by the written rule.
-
-data "aws_iam_policy_document" "retention_trust" {
-  count = length(var.retention_principals) == 0 ? 0 : 1
-
-  statement {
-    actions = ["sts:AssumeRole"]
-
-    principals {
-      type        = "AWS"
-      identifiers = var.retention_principals
-    }
-  }
-}
+# Retention: the only one that may hide a whole forecast, by the written rule.
 
 resource "aws_iam_role" "retention" {
-  count              = length(data.aws_iam_policy_document.retention_trust)
+  count              = length(concat(local.trusted.retention.principals, local.trusted.retention.subjects)) == 0 ? 0 : 1
   name               = "${var.name}-retention"
   description        = "Deletes what the retention rule names; versions stay until the lifecycle takes them."
-  assume_role_policy = data.aws_iam_policy_document.retention_trust[count.index].json
+  assume_role_policy = data.aws_iam_policy_document.trust["retention"].json
   tags               = var.tags
 }
 

@@ -38,11 +38,12 @@ variable "retention_principals" {
 }
 
 variable "kubernetes" {
-  description = "Lets service accounts of an EKS cluster take the role of the publisher. `subjects` as in system:serviceaccount:mosaic:worker."
+  description = "Lets service accounts of an EKS cluster take the roles; subjects as in system:serviceaccount:mosaic:worker."
   type = object({
     provider_arn = string
     issuer       = string
-    subjects     = list(string)
+    publishers   = list(string)
+    retention    = list(string)
   })
   default = null
 }

@@ -13,7 +13,7 @@ from typing import Any
 from tests.infra.files import INFRA, documents
 
 KUBERNETES = INFRA / "kubernetes"
-WORKLOADS = ("Deployment", "StatefulSet", "Job")
+WORKLOADS = ("Deployment", "StatefulSet", "Job", "CronJob")
 PLAIN = {"apiVersion", "kind", "namespace", "resources", "images"}
 
 Object = dict[str, Any]
@@ -38,15 +38,22 @@ def objects_of(overlay: str) -> list[Object]:
 
 def pod_of(workload: Object) -> Object:
     """The specification of the pods of a workload."""
-    spec = workload["spec"]["template"]["spec"]
+    spec = _template(workload)["spec"]
     assert isinstance(spec, dict)
     return spec
 
 
 def labels_of(workload: Object) -> dict[str, str]:
-    labels = workload["spec"]["template"]["metadata"]["labels"]
+    labels = _template(workload)["metadata"]["labels"]
     assert isinstance(labels, dict)
     return labels
+
+
+def _template(workload: Object) -> Object:
+    owner = workload["spec"]["jobTemplate"] if workload["kind"] == "CronJob" else workload
+    template = owner["spec"]["template"]
+    assert isinstance(template, dict)
+    return template
 
 
 def containers_of(workload: Object) -> list[Object]:

@@ -32,7 +32,7 @@ SCORES = layout.verification_prefix("hres") + "/2026.parquet"
 CHUNK = f"{FORECAST}/ensemble.zarr/temperature/c/0/0/0"
 SECOND = layout.manifest_key("hres", CYCLE, 2)
 MANIFEST, LATEST = layout.manifest_key("hres", CYCLE), layout.latest_key("hres")
-PROGRESS = layout.in_progress_key("hres")
+PROGRESS, REMOVED = layout.in_progress_key("hres"), f"{FORECAST}/{layout.REMOVED}"
 DOCTOR, FLIGHT = "doctor-0123abc", f"flight-check/{FORECAST}/manifest.json"
 ELSEWHERE = "backup/of-somebody-else"
 
@@ -48,7 +48,19 @@ POLICIES: dict[str, tuple[str, list[Statement]]] = {
         [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
     ),
 }
-KEYS = (ANALYSIS, CHUNK, MANIFEST, SECOND, LATEST, PROGRESS, SCORES, DOCTOR, FLIGHT, ELSEWHERE)
+KEYS = (
+    ANALYSIS,
+    CHUNK,
+    MANIFEST,
+    SECOND,
+    LATEST,
+    PROGRESS,
+    REMOVED,
+    SCORES,
+    DOCTOR,
+    FLIGHT,
+    ELSEWHERE,
+)
 CREATE = {"s3:if-none-match": "*"}
 
 
@@ -69,8 +81,11 @@ def may_list(who: str, prefix: str | None) -> bool:
     [
         ("publisher", set(KEYS) - {ELSEWHERE}),
         ("retention", set(KEYS) - {ELSEWHERE}),
-        ("consumer", {CHUNK, MANIFEST, SECOND, LATEST, PROGRESS, SCORES}),
-        ("consumer of another account", {CHUNK, MANIFEST, SECOND, LATEST, PROGRESS, SCORES}),
+        ("consumer", {CHUNK, MANIFEST, SECOND, LATEST, PROGRESS, REMOVED, SCORES}),
+        (
+            "consumer of another account",
+            {CHUNK, MANIFEST, SECOND, LATEST, PROGRESS, REMOVED, SCORES},
+        ),
         ("anybody", set()),
     ],
 )
@@ -79,9 +94,13 @@ def test_who_reads(who: str, keys: set[str]) -> None:
 
 
 @pytest.mark.parametrize("who", POLICIES)
-def test_only_the_publisher_writes(who: str) -> None:
+def test_only_the_publisher_writes_but_for_what_says_that_something_is_gone(who: str) -> None:
     written = {key for key in KEYS if may(who, "s3:PutObject", key, CREATE)}
-    expected = {"publisher": set(KEYS) - {ELSEWHERE}, "administrator": set(KEYS)}
+    expected = {
+        "publisher": set(KEYS) - {ELSEWHERE},
+        "retention": {REMOVED},
+        "administrator": set(KEYS),
+    }
     assert written == expected.get(who, set())
 
 
@@ -96,8 +115,8 @@ def test_a_manifest_is_never_written_over() -> None:
 @pytest.mark.parametrize(
     ("who", "keys"),
     [
-        ("publisher", {ANALYSIS, CHUNK, PROGRESS, SCORES, DOCTOR, FLIGHT}),
-        ("retention", {ANALYSIS, CHUNK, MANIFEST, SECOND, PROGRESS, SCORES}),
+        ("publisher", {ANALYSIS, CHUNK, PROGRESS, REMOVED, SCORES, DOCTOR, FLIGHT}),
+        ("retention", {ANALYSIS, CHUNK, MANIFEST, SECOND, PROGRESS, REMOVED, SCORES}),
         ("consumer", set()),
         ("consumer of another account", set()),
         ("anybody", set()),
@@ -173,6 +192,7 @@ def test_every_grant_is_one_of_these() -> None:
             "s3:ListBucket": [BUCKET],
             "s3:GetObject": everything,
             "s3:DeleteObject": folders,
+            "s3:PutObject": [f"{BUCKET}/{ROOT_PREFIX}forecasts/v1/*/*/*/*/*/removed.json"],
         },
         "consumer": {"s3:ListBucket": [BUCKET], "s3:GetObject": [*folders[1:], catalog]},
         "bucket-consumers": {"s3:ListBucket": [BUCKET], "s3:GetObject": [*folders[1:], catalog]},
