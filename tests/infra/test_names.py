@@ -181,6 +181,17 @@ def test_every_variable_of_the_profile_and_of_alerts_is_given_a_place() -> None:
     assert channels - optional == set(variables_in_env_file("compose/alerts.env.example"))
 
 
+def test_the_page_names_files_and_commands_that_are_there() -> None:
+    page = (ROOT / "docs/infrastructure.md").read_text(encoding="utf-8")
+    for path in re.findall(r"\b(?:infra|tests|docs)/[\w./@-]*\w", page):
+        assert (ROOT / path).exists(), path
+    for path in re.findall(r"\]\((\w[\w./-]*\.md)", page):
+        assert (ROOT / "docs" / path).exists(), path
+    group: Any = typer.main.get_command(app)
+    named = set(re.findall(r"`(?:\w+ )*mosaic (?!-)(\w+)", page)) - {"doctor"}
+    assert {"deploy", "watch", "metrics", "retention", "catalog"} <= named <= set(group.commands)
+
+
 def test_ports_are_the_same_everywhere(prefect: dict[str, Any]) -> None:
     files = [p for s in (".yaml", ".service", ".example", "") for p in INFRA.rglob(f"*{s}")]
     text = "\n".join(
