@@ -101,6 +101,45 @@ def _value(hint: Any, value: object, where: str) -> Any:
     return value
 
 
+def override(content: dict[str, Any], text: str) -> None:
+    """Put `key=value`, `outer.key=value` or `list.0.key=value` into `content`; values are YAML.
+
+    Raises:
+        ConfigurationError: no such form, or a way through something that has no keys.
+    """
+    import yaml
+
+    path, sign, given = text.partition("=")
+    if not sign or not path:
+        raise ConfigurationError(f"--set {text!r}", "key=value, as in members=8")
+    try:
+        value = yaml.safe_load(given)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"--set {text!r}: {error}", "a value in YAML") from error
+    *outer, last = path.split(".")
+    inner: Any = content
+    for part in outer:
+        if isinstance(inner, dict):
+            inner = inner.setdefault(part, {})
+        else:
+            inner = inner[_place(inner, part, text)]
+    if isinstance(inner, dict):
+        inner[last] = value
+    else:
+        inner[_place(inner, last, text)] = value
+
+
+def _place(items: object, part: str, text: str) -> int:
+    """The position in a list that a part of a key stands for."""
+    if not isinstance(items, list):
+        raise ConfigurationError(f"--set {text!r}: nothing has a key {part!r} there", "a mapping")
+    if not part.isdigit() or int(part) >= len(items):
+        raise ConfigurationError(
+            f"--set {text!r}: {part!r} in a list of {len(items)}", f"0 to {len(items) - 1}"
+        )
+    return int(part)
+
+
 def config_folder() -> Path:
     """The folder with `models/` and `profiles/`.
 

@@ -1,4 +1,4 @@
-"""`mosaic model`: fetch, convert and inspect weights."""
+"""`mosaic model`: fetch, convert and inspect weights, and their card."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from mosaic_core.cli.options import AsJson
 from mosaic_core.errors import CheckpointError, ConfigurationError
 
-app = typer.Typer(help="Weights: fetch, convert, inspect.", no_args_is_help=True)
+app = typer.Typer(help="Weights: fetch, convert, inspect, card.", no_args_is_help=True)
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
 
@@ -117,7 +117,30 @@ def inspect(
         **{k: v for k, v in metadata.items() if k != "config"},
     }
     if as_json:
+        if "training" in summary:
+            summary["training"] = json.loads(metadata["training"])
         typer.echo(json.dumps(summary))
         return
+    if summary.pop("training", None) is not None:
+        from mosaic_core.training.card import summary as told
+
+        summary |= told(metadata)
     for key, value in summary.items():
         typer.echo(f"{key:15} {value}")
+
+
+@app.command()
+def card(
+    path: Annotated[Path, typer.Argument(help="A .safetensors file.")],
+    output: Annotated[Path | None, typer.Option(help="Write it here instead.")] = None,
+) -> None:
+    """Print the model card: data, training, scores, licence, limits; from the file alone."""
+    from mosaic_core.model import checkpoint as files
+    from mosaic_core.training.card import card as text_of
+    from mosaic_core.training.log import put
+
+    text = text_of(files.read_model(path))
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        put(output, text.encode())

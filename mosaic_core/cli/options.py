@@ -23,3 +23,7 @@ StoreUrl = Annotated[
 Variant = Annotated[
     str | None, typer.Option("--variant", help="Model variant, where the store holds several.")
 ]
+
+
+class Told(SystemExit):
+    """An exit whose reason, and how to go on, has been told."""

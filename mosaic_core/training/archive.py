@@ -1,28 +1,20 @@
-"""Windows of consecutive states from a Zarr archive in WeatherBench layout, read ahead."""
+"""States of a Zarr archive in WeatherBench layout."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
-import torch
 import zarr
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mosaic_core import dims
 from mosaic_core.channels import Channels
 from mosaic_core.errors import AnalysisMissing, AnalysisUnreadable, ConfigurationError, MosaicError
 from mosaic_core.grid import LatLonGrid
 from mosaic_core.storage import open_store
-from mosaic_core.training.recipe import DataConfig, Period
 
-_log = logging.getLogger(__name__)
 _DIMENSIONS: Final = {
     "time": ("time", "valid_time"),
     dims.LEVEL: ("level", "pressure_level", "plev"),
@@ -48,6 +40,7 @@ class Archive:
         if len(self._position) != len(self.times):
             raise AnalysisUnreadable(f"{url} has a time twice", "each time once")
         self._require_grid()
+        self._require_variables()
         self._levels = self._level_index()
 
     def has(self, time: datetime) -> bool:
@@ -77,7 +70,7 @@ class Archive:
 
     def _read(self, name: str, position: int, time: datetime) -> NDArray[np.float32]:
         """([level,] longitude, latitude) in ascending order."""
-        array = self._array(name)
+        array: Any = self._group[name]
         names = _names(array)
         try:
             values = np.asarray(array[position], np.float32)
@@ -94,15 +87,16 @@ class Archive:
         return values
 
     def _require_finite(self, state: NDArray[np.float32], time: datetime) -> None:
-        finite = np.isfinite(state).all(axis=(0, 1))
-        if finite.all():
+        broken = np.asarray(~np.isfinite(state)).any(axis=(0, 1), keepdims=True).ravel()
+        if not broken.any():
             return
-        if np.isnan(state).all(axis=(0, 1)).any():
+        if np.isnan(state).all():
             raise self._missing(time, "its fields were never written")
-        bad = [str(c) for c, good in zip(self.channels, finite, strict=True) if not good]
+        bad = [str(c) for c, yes in zip(self.channels, broken.tolist(), strict=True) if yes]
+        count = int(np.count_nonzero(~np.isfinite(state)))
         raise AnalysisUnreadable(
-            f"{', '.join(bad[:4])} of {time:%Y-%m-%dT%HZ} in {self.url} is not finite "
-            f"({len(bad)} channels)",
+            f"{', '.join(bad[:4])} of {time:%Y-%m-%dT%HZ} in {self.url} not finite "
+            f"({count} values of {len(bad)} channels)",
             "finite values",
             "mend the archive, or set `missing: skip` in the recipe",
         )
@@ -134,14 +128,22 @@ class Archive:
                 "check the URL; `mosaic simulate` makes one",
             ) from error
 
-    def _array(self, name: str) -> Any:
-        if name not in self._group:
+    def _require_variables(self) -> None:
+        absent = [name for name in self.channels.variables if name not in self._group]
+        if absent:
             raise ConfigurationError(
-                f"{self.url} has no {name}",
+                f"{self.url} has no {', '.join(absent)}",
                 f"the variables {', '.join(self.channels.variables)}",
                 "choose another archive or other channels",
             )
-        return self._group[name]
+        for name, levels in self.channels.variables.items():
+            names = _names(self._group[name])
+            expected = 4 if levels else 3
+            if len(names) != expected or names[0] not in _DIMENSIONS["time"]:
+                raise AnalysisUnreadable(
+                    f"{name} of {self.url} has the dimensions {', '.join(names)}",
+                    "time, level (where there are levels), and latitude and longitude",
+                )
 
     def _axis(self, dimension: str) -> NDArray[np.float64]:
         for name in _DIMENSIONS[dimension]:
@@ -205,119 +207,3 @@ def _names(array: Any) -> tuple[str, ...]:
 
 def _key(time: datetime) -> int:
     return int(np.datetime64(time.astimezone(UTC).replace(tzinfo=None), "h").astype("int64"))
-
-
-@dataclass(frozen=True)
-class Window:
-    """States around one initial time.
-
-    Attributes:
-        history: (state, longitude, latitude, channel), physical units, oldest first.
-        targets: (step, longitude, latitude, channel).
-    """
-
-    time: datetime
-    history: Tensor
-    targets: Tensor
-
-
-class Windows:
-    """Windows of one period, in an order that depends on the seed alone.
-
-    Position n of the endless stream is the same window in every run, on any number of processes.
-    Each epoch is a permutation (Philox keyed by seed and epoch) of the initial times.
-
-    Raises:
-        AnalysisMissing: `missing: stop`, and a time of the period is absent.
-        ConfigurationError: no window fits in the period.
-    """
-
-    def __init__(
-        self, config: DataConfig, period: Period, inputs: Archive, targets: Archive,
-        step_hours: int, history: int, steps: int, seed: int,
-    ) -> None:  # fmt: skip
-        self.config, self.inputs, self.targets = config, inputs, targets
-        self.step, self.history, self.seed = timedelta(hours=step_hours), history, seed
-        self.skipped: dict[datetime, str] = {}
-        first, end = period.bounds
-        self.times: list[datetime] = []
-        time = first + (history - 1) * self.step
-        while time + steps * self.step < end:
-            reason = self._absent(time, steps)
-            if reason is None:
-                self.times.append(time)
-            elif config.missing == "stop":
-                raise AnalysisMissing(
-                    reason, "every time of the period",
-                    "complete the archive, shorten the period, or set `missing: skip`",
-                )  # fmt: skip
-            else:
-                self._skip(time, reason)
-            time += timedelta(hours=config.every_hours)
-        if not self.times:
-            raise ConfigurationError(
-                f"no window of {history} states and {steps} steps in {period.start} to "
-                f"{period.end} of {inputs.url}",
-                "at least one",
-                "lengthen the period",
-            )
-
-    def time(self, n: int) -> datetime:
-        """Initial time of window n of the stream."""
-        epoch, place = divmod(n, len(self.times))
-        order = np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(
-            len(self.times)
-        )
-        return self.times[int(order[place])]
-
-    def read(self, time: datetime, steps: int) -> Window:
-        """One window; raises as `Archive.state`."""
-        past = [self.inputs.state(t) for t in self._past(time)]
-        future = [self.targets.state(time + i * self.step) for i in range(1, steps + 1)]
-        return Window(time, torch.from_numpy(np.stack(past)), torch.from_numpy(np.stack(future)))
-
-    def draw(self, n: int, steps: int) -> Window:
-        """Window n; with `missing: skip`, one that cannot be read is named and replaced."""
-        for attempt in range(len(self.times)):
-            time = self.time(n + attempt * (7919 * len(self.times) + 1))
-            try:
-                if time not in self.skipped:
-                    return self.read(time, steps)
-            except (AnalysisMissing, AnalysisUnreadable) as error:
-                if self.config.missing == "stop":
-                    raise
-                self._skip(time, str(error))
-        raise AnalysisMissing(
-            f"no window of {self.inputs.url} can be read", "one at least", "mend the archive"
-        )
-
-    def _skip(self, time: datetime, reason: str) -> None:
-        if time not in self.skipped:
-            self.skipped[time] = reason
-            _log.warning("window %s is left out: %s", f"{time:%Y-%m-%dT%HZ}", reason)
-
-    def _past(self, time: datetime) -> list[datetime]:
-        return [time - i * self.step for i in reversed(range(self.history))]
-
-    def _absent(self, time: datetime, steps: int) -> str | None:
-        past = [(self.inputs, t) for t in self._past(time)]
-        future = [(self.targets, time + i * self.step) for i in range(1, steps + 1)]
-        for archive, t in past + future:
-            if not archive.has(t):
-                return f"{archive.url} has no {t:%Y-%m-%dT%HZ}"
-        return None
-
-
-def read_ahead(
-    windows: Windows, requests: Iterable[tuple[int, int]], readers: int
-) -> Iterator[Window]:
-    """Yield windows for (n, steps) in order, some being read while the last one is used."""
-    with ThreadPoolExecutor(max(1, readers)) as pool:
-        ahead = 2 * max(1, readers)
-        waiting: list[Future[Window]] = []
-        for n, steps in requests:
-            waiting.append(pool.submit(windows.draw, n, steps))
-            if len(waiting) > ahead:
-                yield waiting.pop(0).result()
-        while waiting:
-            yield waiting.pop(0).result()

@@ -36,7 +36,8 @@ def fair_crps(members: Tensor, target: Tensor) -> Tensor:
     ordered = members.sort(0).values
     rank = torch.arange(1, count + 1, device=members.device, dtype=members.dtype)
     factor = (2 * rank - count - 1) / (count * (count - 1))
-    return error - torch.tensordot(factor, ordered, dims=1)
+    distance: Tensor = torch.tensordot(factor, ordered, dims=1)
+    return error - distance
 
 
 def area_weights(grid: LatLonGrid) -> Tensor:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mosaic_core.model.network import Mosaic
+from mosaic_core.model.network import Block, Mosaic
 from mosaic_core.model.rollout import next_state, normalise, phase_advance, phases
 from mosaic_core.training.loss import area_weights, channel_weights, fair_crps
 from mosaic_core.training.recipe import Recipe
@@ -53,6 +54,12 @@ class Objective(nn.Module):
         }
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
+        if recipe.recompute:
+            for module in network.modules():
+                if isinstance(module, Block):
+                    module.forward = partial(  # type: ignore[method-assign]
+                        checkpoint, module.forward, use_reentrant=False
+                    )
 
     def forward(self, history: Tensor, targets: Tensor, time: Tensor, noise: Tensor) -> Tensor:
         """The loss of a batch of windows.
@@ -72,15 +79,19 @@ class Objective(nn.Module):
         for step in range(targets.shape[1]):
             now = time[:, step].repeat_interleave(members, dim=0)
             z = noise[:, :, step].flatten(0, 1)
-            following = self.step(states, now, z)
-            ensemble = following.unflatten(0, (windows, members)).transpose(0, 1)
+            following = self.step(states, now, z, recompute=targets.shape[1] > 1)
+            ensemble = following.view(windows, members, *following.shape[1:]).transpose(0, 1)
             error = fair_crps(ensemble / self.change, targets[:, step] / self.change)
             losses.append((error * self.area * self.weight).mean())
             states = torch.cat((states[:, 1:], following[:, None]), dim=1)
         return torch.stack(losses).mean()
 
-    def step(self, states: Tensor, time: Tensor, z: Tensor) -> Tensor:
-        """The next physical state of (batch, state, longitude, latitude, channel)."""
+    def step(self, states: Tensor, time: Tensor, z: Tensor, recompute: bool = False) -> Tensor:
+        """The next physical state of (batch, state, longitude, latitude, channel).
+
+        With `recompute` of the recipe, blocks keep only their input for the backward pass; with
+        that of the call (a rollout), the step as a whole keeps only its states.
+        """
         config = self.network.config
         normalised = normalise(config, states, self.mean, self.std, self.change)
         noise = z if config.perturbed else None
@@ -88,7 +99,7 @@ class Objective(nn.Module):
         if self.recipe.precision != "float32":
             cast = torch.autocast(states.device.type, getattr(torch, self.recipe.precision))
         with cast:
-            if self.recipe.recompute and torch.is_grad_enabled():
+            if recompute and self.recipe.recompute and torch.is_grad_enabled():
                 out = checkpoint(self.network, normalised, time, noise, use_reentrant=False)
             else:
                 out = self.network(normalised, time, noise)

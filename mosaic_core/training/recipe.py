@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, Literal
 
 from mosaic_core.errors import ConfigurationError
-from mosaic_core.settings import build, read_config
+from mosaic_core.settings import build, override, read_config
 
 ChannelWeights = Literal["uniform", "pressure"]
 Precision = Literal["float32", "float16", "bfloat16"]
@@ -127,7 +128,8 @@ class Recipe:
         weight_decay, betas, clip: AdamW (Loshchilov and Hutter 2019), gradient norm.
         ema: decay of the running mean of the weights, which is what is published.
         precision: of the matrix products; float16 scales the loss.
-        recompute: whether activations are computed again in the backward pass.
+        recompute: whether activations are computed again in the backward pass: of each block, and
+            of each step when there are several.
         validate_every, checkpoint_every: in updates.
         validation_windows, validation_members, validation_steps: what validation scores.
     """
@@ -165,16 +167,38 @@ class Recipe:
                 f"recipe {self.name}: members {self.members}, clip {self.clip}, ema {self.ema}",
                 "members 1 or more, clip over 0, ema from 0 to under 1",
             )
+        counts = (
+            "checkpoint_every", "validate_every", "validation_windows", "validation_members",
+            "validation_steps",
+        )  # fmt: skip
+        low = [name for name in counts if getattr(self, name) < 1]
+        if low:
+            raise ConfigurationError(f"recipe {self.name}: {', '.join(low)} under 1", "1 or more")
+        if self.start_from is not None and self.static is not None:
+            raise ConfigurationError(
+                f"recipe {self.name}: static fields come with the weights of `start_from`",
+                "`static` or `start_from`",
+                "remove `static`",
+            )
 
     @classmethod
-    def load(cls, name: str, overrides: dict[str, Any] | None = None) -> Recipe:
+    def load(
+        cls, name: str, replaced: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()
+    ) -> Recipe:
         """Read `config/training/<name>.yaml`, or the file at a path that ends in .yaml.
+
+        Args:
+            replaced: whole values of the recipe's own keys.
+            overrides: `key=value`, `data.inputs=value` or `phases.0.updates=value`.
 
         Raises:
             ConfigurationError: an unknown key or a wrong value.
         """
         content, path = read_config("training", name)
-        return build(cls, {**content, **(overrides or {})}, str(path))
+        content.update(replaced or {})
+        for text in overrides:
+            override(content, text)
+        return build(cls, content, str(path))
 
     @property
     def updates(self) -> int:
@@ -190,5 +214,41 @@ class Recipe:
 
     @property
     def longest(self) -> int:
-        """Steps of the longest rollout, those of validation included."""
-        return max(self.validation_steps, *(phase.rollout for phase in self.phases))
+        """Steps of the longest rollout of training."""
+        return max(phase.rollout for phase in self.phases)
+
+    def position(self, update: int) -> int:
+        """Windows of the stream that the first `update` updates take."""
+        taken = 0
+        for phase in self.phases:
+            done = min(update, phase.updates)
+            taken += done * phase.batch
+            update -= done
+        return taken
+
+    def share(self, phase: Phase, processes: int) -> int:
+        """Windows of an update on each process.
+
+        Raises:
+            ConfigurationError: the batch cannot be dealt out evenly.
+        """
+        if phase.batch % processes:
+            raise ConfigurationError(
+                f"a batch of {phase.batch} windows on {processes} processes",
+                "a multiple of the processes",
+                "change `batch`, or the processes of torchrun",
+            )
+        return phase.batch // processes
+
+    def requests(self, update: int, rank: int = 0, processes: int = 1) -> Iterator[tuple[int, int]]:
+        """(place in the stream, steps) of the windows that a process needs from `update` on.
+
+        The windows of an update are the same on any number of processes.
+        """
+        while update < self.updates:
+            phase, _ = self.phase_at(update)
+            share = self.share(phase, processes)
+            first = self.position(update) + rank * share
+            for i in range(share):
+                yield first + i, phase.rollout
+            update += 1

@@ -5,23 +5,30 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from mosaic_core.errors import TrainingError
+from mosaic_core.errors import ConfigurationError, TrainingError
+from mosaic_core.settings import build
 from mosaic_core.training.recipe import Recipe
 
 CHECKPOINT: Final = "checkpoint.pt"
 PREVIOUS: Final = "checkpoint-previous.pt"
+UNSOUND: Final = "checkpoint-unsound.pt"
 _FORMAT: Final = "mosaic-training/1"
 _FREE: Final = (
-    "description", "licence", "attribution", "checkpoint_every", "validate_every",
-    "validation_windows", "validation_members", "validation_steps",
+    "name", "description", "licence", "attribution", "recompute", "checkpoint_every",
+    "validate_every", "validation_windows", "validation_members", "validation_steps",
+    "data.readers",
 )  # fmt: skip
+_TOLD: Final = ("clip", "precision", "static", "start_from", "data.inputs", "data.targets")
+"""What may be changed on the way (a folder that moved, an unstable training), and is told."""
 
 
 @dataclass
@@ -39,8 +46,21 @@ class TrainingState:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def save(folder: Path, recipe: Recipe, state: TrainingState) -> None:
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint, the name of its file, and what its owner should be told about it."""
+
+    state: TrainingState
+    name: str
+    notes: tuple[str, ...]
+
+
+def save(folder: Path, recipe: Recipe, state: TrainingState, keep: bool = True) -> None:
     """Write a checkpoint whole or not at all, and keep the one before.
+
+    Args:
+        keep: False where the one before is damaged, so that it does not take the place of the
+            good one before it.
 
     Raises:
         TrainingError: the disk refuses; the checkpoints that are there stay.
@@ -52,7 +72,7 @@ def save(folder: Path, recipe: Recipe, state: TrainingState) -> None:
             torch.save(document, sink)
             sink.flush()
             os.fsync(sink.fileno())
-        if path.exists():
+        if keep and path.exists():
             path.replace(folder / PREVIOUS)
         partial.replace(path)
     except (OSError, RuntimeError) as error:
@@ -64,7 +84,7 @@ def save(folder: Path, recipe: Recipe, state: TrainingState) -> None:
         ) from error
 
 
-def load(folder: Path, recipe: Recipe) -> TrainingState | None:
+def load(folder: Path, recipe: Recipe) -> Found | None:
     """The newest whole checkpoint in `folder`; None when there is none.
 
     Raises:
@@ -76,15 +96,16 @@ def load(folder: Path, recipe: Recipe) -> TrainingState | None:
         if not path.exists():
             continue
         try:
-            document = torch.load(path, map_location="cpu", weights_only=True)
+            document = _read(path)
         except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
-            problems.append(f"{name}: {str(error).splitlines()[0]}")
+            problems.append(f"{name}: {(str(error).splitlines() or [type(error).__name__])[0]}")
             continue
-        if document.pop("format", None) != _FORMAT:
-            problems.append(f"{name} is of another format")
-            continue
-        _require_same(recipe, json.loads(document.pop("recipe")), path)
-        return TrainingState(**document)
+        theirs = json.loads(document.pop("recipe"))
+        state = TrainingState(**document)
+        notes = _changes(recipe, theirs, state.update, path)
+        if problems:
+            notes.insert(0, f"{'; '.join(problems)}; going on from {name}, update {state.update}")
+        return Found(state, name, tuple(notes))
     if problems:
         raise TrainingError(
             f"no checkpoint in {folder} can be read: {'; '.join(problems)}",
@@ -94,20 +115,78 @@ def load(folder: Path, recipe: Recipe) -> TrainingState | None:
     return None
 
 
-def _require_same(recipe: Recipe, theirs: dict[str, Any], path: Path) -> None:
-    ours = json.loads(json.dumps(asdict(recipe)))
-    differing = [
-        name for name in ours if name not in _FREE and ours[name] != theirs.get(name)
-    ]  # fmt: skip
-    if "phases" in differing and _continues(ours["phases"], theirs.get("phases", [])):
-        differing.remove("phases")
-    if differing:
+def set_aside(folder: Path, name: str) -> str:
+    """Take away the checkpoint whose very next update fails; returns what is left, in words."""
+    (folder / name).replace(folder / UNSOUND)
+    if name == CHECKPOINT and (folder / PREVIOUS).exists():
+        return f"it was set aside as {UNSOUND}, the one before it is good"
+    return f"it was set aside as {UNSOUND}, and there is none before it: it will begin anew"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    document = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(document, dict) or document.pop("format", None) != _FORMAT:
+        raise ValueError(f"it is not of the format {_FORMAT}")
+    return document
+
+
+def _changes(recipe: Recipe, stored: Mapping[str, Any], update: int, path: Path) -> list[str]:
+    """What the recipe has otherwise than that of the checkpoint, where that is allowed."""
+    try:
+        # What a later version added has the value that it had before it could be chosen.
+        theirs = build(Recipe, stored, str(path))
+    except ConfigurationError as error:
         raise TrainingError(
-            f"{path} was made by another recipe: {', '.join(differing)} differ",
-            "the same recipe (phases may be added at the end)",
+            f"the recipe in {path} is not one of this version: {error.found}",
+            error.expected,
+            "go on with the version that made it",
+        ) from error
+    ours_flat, theirs_flat = _flat(asdict(recipe)), _flat(asdict(theirs))
+    differing = [name for name in ours_flat if ours_flat[name] != theirs_flat.get(name)]
+    if "phases" in differing and _continues(recipe, theirs, update):
+        differing.remove("phases")
+        told = ["phases: what is still to come has changed"]
+    else:
+        told = []
+    refused = [name for name in differing if name not in (*_FREE, *_TOLD)]
+    if refused:
+        raise TrainingError(
+            f"{path} was made by another recipe: {', '.join(refused)} differ",
+            "the same recipe (clip, precision, where the data lies, and phases that are still to "
+            "come may change)",
             "start in another folder, with `start_from` if its weights are wanted",
         )
+    return told + [
+        f"{name}: {theirs_flat.get(name)} has become {ours_flat[name]}"
+        for name in differing
+        if name in _TOLD
+    ]
 
 
-def _continues(ours: list[Any], theirs: list[Any]) -> bool:
-    return len(ours) > len(theirs) and ours[: len(theirs)] == theirs
+def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    data = {f"data.{name}": value for name, value in recipe["data"].items()}
+    return {name: value for name, value in recipe.items() if name != "data"} | data
+
+
+def _continues(ours: Recipe, theirs: Recipe, update: int) -> bool:
+    """Whether phases differ only in what comes after `update`.
+
+    A phase under way may get another learning rate or length, not another batch or rollout.
+    """
+    for mine, old in zip_longest(ours.phases, theirs.phases):
+        if update <= 0:
+            return True
+        if mine is None or old is None:
+            return False
+        done = min(update, old.updates)
+        if done < old.updates:
+            same = replace(
+                mine, learning_rate=old.learning_rate, warm_up=0, final=old.final,
+                updates=old.updates,
+            ) == replace(old, warm_up=0)  # fmt: skip
+            if not same or mine.updates < update:
+                return False
+        elif mine != old:
+            return False
+        update -= done
+    return True

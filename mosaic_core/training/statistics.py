@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from mosaic_core.errors import AnalysisMissing, AnalysisUnreadable, ConfigurationError
-from mosaic_core.training.archive import Windows
+from mosaic_core.training.log import written
 from mosaic_core.training.objective import Statistics
+from mosaic_core.training.windows import Windows
 
 
 def measure(windows: Windows, samples: int, step: timedelta) -> Statistics:
@@ -55,13 +56,14 @@ def measure(windows: Windows, samples: int, step: timedelta) -> Statistics:
 
 def write(path: Path, statistics: Statistics) -> None:
     partial = path.with_name(f"{path.name}.partial.npz")
-    np.savez(
-        partial,
-        state_mean=statistics.mean.numpy(),
-        state_std=statistics.std.numpy(),
-        change_std=statistics.change.numpy(),
-    )
-    partial.replace(path)
+    with written(path):
+        np.savez(
+            partial,
+            state_mean=statistics.mean.numpy(),
+            state_std=statistics.std.numpy(),
+            change_std=statistics.change.numpy(),
+        )
+        partial.replace(path)
 
 
 def read(path: Path) -> Statistics:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import timedelta
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -24,37 +21,28 @@ from mosaic_core.model import checkpoint as model_files
 from mosaic_core.model.checkpoint import ModelFile
 from mosaic_core.model.config import ModelConfig
 from mosaic_core.model.network import Mosaic
-from mosaic_core.training import resume, statistics
-from mosaic_core.training.archive import Archive, Window, Windows, read_ahead
-from mosaic_core.training.objective import Objective, Statistics, step_phases, window_noise
+from mosaic_core.training import resume
+from mosaic_core.training.beginning import begin, open_windows
+from mosaic_core.training.card import Record, card
+from mosaic_core.training.log import Log, Update, put, written
+from mosaic_core.training.objective import Objective, step_phases, window_noise
+from mosaic_core.training.picture import loss_picture
 from mosaic_core.training.recipe import Recipe
 from mosaic_core.training.resume import TrainingState
 from mosaic_core.training.schedule import learning_rate
 from mosaic_core.training.validation import Scores, validate
+from mosaic_core.training.windows import Window, read_ahead
+from mosaic_core.training.world import World
 
-MODEL = "model.safetensors"
-LOG = "log.jsonl"
-_FIRST_NOISE = 0.1
-"""Scale of the untrained noise weights: members that part before they are right make the loss of
-two members swing between nothing (the truth lies between them) and twice the error."""
+__all__ = ["MODEL", "Listener", "Trainer", "Update", "World"]
 
+MODEL: Final = "model.safetensors"
+CARD: Final = "card.md"
+PICTURE: Final = "loss.png"
 _OVERFLOWS = 20
 """Consecutive float16 updates without finite gradients after which training stops."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Update:
-    """One update as it is told and logged; loss in standard deviations of a step's change."""
-
-    update: int
-    updates: int
-    rollout: int
-    loss: float
-    gradient_norm: float
-    learning_rate: float
-    windows_per_second: float
 
 
 @dataclass(frozen=True)
@@ -65,47 +53,19 @@ class Listener:
     validation: Callable[[int, Scores], None] = lambda update, scores: None
 
 
-@dataclass
-class World:
-    """This process among those that `torchrun` started."""
-
-    rank: int = 0
-    size: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-
-    @property
-    def first(self) -> bool:
-        return self.rank == 0
-
-
-@contextmanager
-def joined(device: str = "auto") -> Iterator[World]:
-    """Join the processes of `torchrun`; alone without it."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    rank, local = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
-    chosen = model_files.pick_device(device)
-    if chosen.type == "cuda" and size > 1:
-        chosen = torch.device("cuda", local)
-        torch.cuda.set_device(chosen)
-    if size == 1:
-        yield World(device=chosen)
-        return
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-    try:
-        yield World(rank, size, chosen)
-    finally:
-        dist.destroy_process_group()
-
-
 class Trainer:
     """Trains one recipe in one folder.
 
     Args:
         folder: of checkpoints, log and the finished model.
-        resume_from: a checkpoint that is there is gone on with; otherwise it is an error.
+        go_on: whether a training that is there already is gone on with; otherwise it is an error.
+
+    Attributes:
+        notes: what the owner should know of the beginning or the checkpoint, a sentence each.
 
     Raises:
         ConfigurationError, AnalysisMissing, AnalysisUnreadable: recipe or archive.
+        CheckpointError: `start_from` or static fields that do not fit.
         TrainingError: the folder holds another training.
     """
 
@@ -117,20 +77,25 @@ class Trainer:
         self.recipe, self.folder, self.world = recipe, folder, world
         self.listener = listener or Listener()
         self.config = ModelConfig.load(recipe.model)
+        for phase in recipe.phases:
+            recipe.share(phase, world.size)
         folder.mkdir(parents=True, exist_ok=True)
-        stored = resume.load(folder, recipe)
-        if stored is not None and not go_on:
+        self.log = Log(folder)
+        found = resume.load(folder, recipe)
+        if found is not None and not go_on:
             raise TrainingError(
-                f"{folder} holds a training of {stored.update} updates",
+                f"{folder} holds a training of {found.state.update} updates",
                 "an empty folder",
                 "add --resume to go on with it, or choose another folder",
             )
-        self._open_data()
-        file = self._initial_file()
-        self.static = file.static
-        network = model_files.load_model(
-            self.config, file, model_files.version_of(self.config, file), world.device
-        ).network
+        self.train, self.validation = open_windows(recipe, self.config)
+        start = begin(recipe, self.config, folder, self.train, world)
+        self.statistics, self.static, self.tables = (
+            start.statistics, start.file.static, start.file.tables
+        )  # fmt: skip
+        self.beginning, self.notes = start.notes, start.notes if found is None else found.notes
+        version = model_files.version_of(self.config, start.file)
+        network = model_files.load_model(self.config, start.file, version, world.device).network
         network.train().requires_grad_(True)
         self.objective = Objective(network, self.statistics, recipe).to(world.device)
         self.ema = {k: v.detach().clone() for k, v in network.named_parameters()}
@@ -138,162 +103,136 @@ class Trainer:
             network.parameters(), lr=0.0, betas=recipe.betas, weight_decay=recipe.weight_decay
         )
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "float16")
-        self.update = 0
-        if stored is not None:
-            self._restore(stored)
+        self.update, self._overflows = 0, 0
+        self._saved = self._published = -1
+        self._newest = resume.CHECKPOINT if found is None else found.name
+        if found is not None:
+            self._restore(found.state)
         self.parallel: nn.Module = self.objective
         if world.size > 1:
-            self.parallel = DistributedDataParallel(self.objective)
+            self.parallel = DistributedDataParallel(self.objective, broadcast_buffers=False)
 
     @property
     def network(self) -> Mosaic:
         return self.objective.network
 
-    def run(self) -> ModelFile:
-        """Train to the end of the recipe, or of `stop_after`; returns what would be published.
+    def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Train to the end of the recipe, or until `stop` says so; both are saved.
+
+        Returns:
+            Whether the recipe is at its end.
 
         Raises:
-            TrainingError: the loss or a gradient is not finite; the last checkpoint is good.
+            TrainingError: the loss or a gradient is not finite; the last good checkpoint stays.
         """
-        recipe, overflows = self.recipe, 0
-        stream = read_ahead(self.train, self._requests(), recipe.data.readers)
-        self._trim_log()
-        while self.update < recipe.updates:
-            began = time.perf_counter()
-            phase, within = recipe.phase_at(self.update)
-            count = self._share(phase.batch)
-            windows = [next(stream) for _ in range(count)]
-            rate = learning_rate(phase, within)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            loss = self._loss(windows, phase.rollout, phase.members or recipe.members)
-            self._require_finite(loss)
-            norm = self._apply(loss)
-            if math.isfinite(norm):
-                overflows = 0
-            else:
-                overflows += 1
-                if not self.scaler.is_enabled() or overflows > _OVERFLOWS:
-                    raise self._stopped(f"the gradient's norm is {norm}")
-            self.update += 1
-            self._told(loss, norm, rate, phase.rollout, phase.batch / (time.perf_counter() - began))
-            if self.update % recipe.validate_every == 0 or self.update == recipe.updates:
-                self._validate()
-            if self.update % recipe.checkpoint_every == 0 or self.update == recipe.updates:
-                self.save()
-        return self.file()
+        if self.world.first:
+            self.log.trim(self.update)
+            for note in self.notes:
+                self.log.note("note", self.update, text=note)
+        requests = self.recipe.requests(self.update, self.world.rank, self.world.size)
+        with closing(read_ahead(self.train, requests, self.recipe.data.readers)) as stream:
+            while self.update < self.recipe.updates:
+                if self._advance(stream.__next__, stop()):
+                    self.save()
+                    self.finish()
+                    return False
+        self.finish()
+        return True
 
     def save(self) -> None:
-        """Write a checkpoint and the model as it is now."""
-        if self.world.first:
+        """Write a checkpoint and the model as it is now.
+
+        Raises:
+            TrainingError: the disk refuses; the checkpoints that are there stay.
+        """
+        skipped = self._skipped()
+        if self.world.first and self._saved != self.update:
             state = TrainingState(
                 self.update,
                 {k: v.detach().cpu() for k, v in self.network.named_parameters()},
                 {k: v.cpu() for k, v in self.ema.items()},
                 self.optimizer.state_dict(),
                 self.scaler.state_dict(),
-                {t.isoformat(): reason for t, reason in self.train.skipped.items()},
+                skipped,
             )
-            resume.save(self.folder, self.recipe, state)
-            model_files.write_model(self.config, self.file(), self.folder / MODEL)
+            resume.save(self.folder, self.recipe, state, keep=self._newest == resume.CHECKPOINT)
+            self._publish(self.file(skipped))
+        self._saved, self._newest = self.update, resume.CHECKPOINT
 
-    def file(self) -> ModelFile:
-        """The running mean of the weights, with statistics and static fields."""
-        recipe = self.recipe
+    def finish(self) -> None:
+        """Write the model, its card and the picture of the loss, as they stand."""
+        skipped = self._skipped()
+        if self.world.first:
+            if self._published != self.update:
+                self._publish(self.file(skipped))
+            put(self.folder / CARD, card(model_files.read_model(self.folder / MODEL)).encode())
+            put(self.folder / PICTURE, loss_picture(self.log, self.recipe))
+
+    def file(self, skipped: dict[str, str] | None = None) -> ModelFile:
+        """The running mean of the weights, with statistics, static fields and how it was made."""
+        recipe, s = self.recipe, self.statistics
+        validations = self.log.entries("validation")
+        made = Record(
+            recipe, self.update, len(self.train.times), skipped or {}, self.beginning,
+            validations[-1] if validations else None,
+        )  # fmt: skip
         metadata = {
             "source": f"mosaic train {recipe.name}, {self.update} updates",
             "licence": recipe.licence,
             "attribution": recipe.attribution,
             "trained": "true",
+            "training": made.json(),
         }
         weights = {k: v.detach().cpu().clone() for k, v in self.ema.items()}
-        s = self.statistics
-        return ModelFile(weights, {}, s.mean, s.std, self.static, metadata, s.change)
+        return ModelFile(weights, self.tables, s.mean, s.std, self.static, metadata, s.change)
 
-    def _open_data(self) -> None:
-        data, config = self.recipe.data, self.config
-        inputs = Archive(data.inputs, config.channel_set, config.lat_lon)
-        targets = inputs
-        if data.targets is not None:
-            targets = Archive(data.targets, config.channel_set, config.lat_lon)
-        longest = max(phase.rollout for phase in self.recipe.phases)
+    def _publish(self, file: ModelFile) -> None:
+        with written(self.folder / MODEL):
+            model_files.write_model(self.config, file, self.folder / MODEL)
+        self._published = self.update
 
-        def windows(period: Any, steps: int) -> Windows:
-            return Windows(
-                data, period, inputs, targets, config.step_hours, config.history, steps,
-                self.recipe.seed,
-            )  # fmt: skip
+    def _skipped(self) -> dict[str, str]:
+        """Windows that any process left out, by time."""
+        return self.world.gathered({t.isoformat(): why for t, why in self.train.skipped.items()})
 
-        self.train = windows(data.train, longest)
-        self.validation = windows(data.validation, self.recipe.validation_steps)
+    def _advance(self, draw: Callable[[], Window], stop: bool) -> bool:
+        """One update, with what is due after it; returns whether any process wants to stop."""
+        recipe, began = self.recipe, time.perf_counter()
+        phase, within = recipe.phase_at(self.update)
+        windows = [draw() for _ in range(recipe.share(phase, self.world.size))]
+        rate = learning_rate(phase, within)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = self._loss(windows, phase.rollout)
+        asked = torch.tensor(float(stop), device=loss.device, dtype=loss.dtype)
+        mean, stopping = self.world.mean(torch.stack((loss.detach(), asked))).tolist()
+        if not math.isfinite(mean):
+            raise self._stopped(f"the loss is {mean}")
+        norm = self._apply(loss)
+        self._overflows = 0 if math.isfinite(norm) else self._overflows + 1
+        if self._overflows and (not self.scaler.is_enabled() or self._overflows > _OVERFLOWS):
+            raise self._stopped(f"the gradient's norm is {norm}")
+        self.update += 1
+        if self.world.first:
+            speed = phase.batch / (time.perf_counter() - began)
+            self._told(Update(
+                self.update, recipe.updates, phase.rollout, mean, norm, rate, round(speed, 3)
+            ))  # fmt: skip
+        if self.update % recipe.validate_every == 0 or self.update == recipe.updates:
+            self._validate()
+        if self.update % recipe.checkpoint_every == 0 or self.update == recipe.updates:
+            self.save()
+        return bool(stopping) and self.update < recipe.updates
 
-    def _initial_file(self) -> ModelFile:
-        recipe = self.recipe
-        if recipe.start_from is not None:
-            file = model_files.read_model(Path(recipe.start_from))
-            model_files.require_fit(self.config, file)
-            change = file.change if file.change is not None else self._measured().change
-            self.statistics = Statistics(file.mean, file.std, change)
-            return file
-        self.statistics = self._measured()
-        static = model_files.read_static(self._static_path(), self.config)
-        file = model_files.untrained(
-            self.config, self.statistics.mean, self.statistics.std, static, recipe.seed
-        )
-        for name, value in file.weights.items():
-            if name.endswith(".noise_bias.weight"):
-                value.mul_(_FIRST_NOISE)
-        return ModelFile(**{**vars(file), "change": self.statistics.change})
-
-    def _static_path(self) -> Path:
-        if self.recipe.static is not None:
-            return Path(self.recipe.static)
-        return Path(self.recipe.data.inputs).parent / "static.npz"
-
-    def _measured(self) -> Statistics:
-        path = self.folder / "statistics.npz"
-        if self.world.first and not path.exists():
-            step = timedelta(hours=self.config.step_hours)
-            found = statistics.measure(self.train, self.recipe.data.statistics_samples, step)
-            statistics.write(path, found)
-        if self.world.size > 1:
-            dist.barrier()
-        return statistics.read(path)
-
-    def _share(self, batch: int) -> int:
-        if batch % self.world.size:
-            raise TrainingError(
-                f"a batch of {batch} windows on {self.world.size} processes",
-                "a multiple of the processes",
-                "change `batch`, or the processes of torchrun",
-            )
-        return batch // self.world.size
-
-    def _requests(self) -> Iterator[tuple[int, int]]:
-        """(window of the stream, steps) of this process, from the current update on."""
-        n = 0
-        for update in range(self.recipe.updates):
-            phase, _ = self.recipe.phase_at(update)
-            if update >= self.update:
-                share = self._share(phase.batch)
-                for i in range(share):
-                    yield n + self.world.rank * share + i, phase.rollout
-            n += phase.batch
-
-    def _position(self) -> int:
-        return sum(self.recipe.phase_at(u)[0].batch for u in range(self.update))
-
-    def _loss(self, windows: list[Window], rollout: int, members: int) -> Tensor:
-        device, config = self.world.device, self.config
-        first = self._position() + self.world.rank * len(windows)
+    def _loss(self, windows: list[Window], rollout: int) -> Tensor:
+        device, recipe = self.world.device, self.recipe
+        first = recipe.position(self.update) + self.world.rank * len(windows)
         noise = torch.stack(
             [
-                window_noise(self.recipe.seed, first + i, members, rollout, config.noise_dim)
+                window_noise(recipe.seed, first + i, recipe.members, rollout, self.config.noise_dim)
                 for i in range(len(windows))
             ]
         )
-        if members == 1:
-            noise.zero_()
         history = torch.stack([w.history for w in windows]).to(device)
         targets = torch.stack([w.targets for w in windows]).to(device)
         phases = step_phases(self.network, [w.time for w in windows], rollout).to(device)
@@ -316,63 +255,51 @@ class Trainer:
                     self.ema[name].lerp_(value, 1 - decay)
         return norm
 
-    def _require_finite(self, loss: Tensor) -> None:
-        if not torch.isfinite(loss):
-            raise self._stopped(f"the loss is {float(loss)}")
-
     def _stopped(self, why: str) -> TrainingError:
+        """The error of an update that cannot be; a checkpoint that led straight to it goes."""
+        left = f"the last checkpoint in {self.folder} is good"
+        if self._saved < 0:
+            left = "there is no checkpoint yet"
+        elif self._saved == self.update and self.world.first:
+            left = f"the checkpoint of update {self.update} led to it: "
+            left += resume.set_aside(self.folder, self._newest)
+        self.world.barrier()
         return TrainingError(
             f"update {self.update + 1}: {why}",
             "a finite number",
-            f"the last checkpoint in {self.folder} is good: lower the learning rate or `clip`, "
-            "or train in float32 or bfloat16, and go on with --resume",
+            f"{left}. Lower the learning rate of the phase or `clip`, or train in float32 or "
+            "bfloat16, and go on with --resume",
         )
 
-    def _told(self, loss: Tensor, norm: float, rate: float, rollout: int, speed: float) -> None:
-        mean = loss.detach().clone()
-        if self.world.size > 1:
-            dist.all_reduce(mean)
-            mean /= self.world.size
-        if not self.world.first:
-            return
-        told = Update(
-            self.update, self.recipe.updates, rollout, float(mean), norm, rate, round(speed, 3)
-        )
-        self._note({"kind": "update", **vars(told)})
+    def _told(self, told: Update) -> None:
+        entry = dict(vars(told))
+        self.log.note("update", entry.pop("update"), **entry)
         self.listener.update(told)
 
     def _validate(self) -> None:
-        if not self.world.first:
-            return
-        scores = validate(self.objective, self.ema, self.validation, self.recipe)
-        self._note({"kind": "validation", "update": self.update, **scores.as_dict()})
-        self.listener.validation(self.update, scores)
-
-    def _note(self, entry: dict[str, Any]) -> None:
-        with (self.folder / LOG).open("a") as sink:
-            sink.write(json.dumps(entry) + "\n")
-
-    def _trim_log(self) -> None:
-        """Drop what was logged after the checkpoint: those updates are made again."""
-        path = self.folder / LOG
-        if not self.world.first or not path.exists():
-            return
-        kept = []
-        for line in path.read_text().splitlines():
-            try:
-                if json.loads(line)["update"] <= self.update:
-                    kept.append(line + "\n")
-            except ValueError:
-                break  # cut short by a kill
-        path.write_text("".join(kept))
+        if self.world.first:
+            scores = validate(self.objective, self.ema, self.validation, self.recipe)
+            self.log.note("validation", self.update, **scores.as_dict())
+            self.listener.validation(self.update, scores)
 
     def _restore(self, stored: TrainingState) -> None:
-        self.update = stored.update
-        device = self.world.device
+        own = {name: tuple(value.shape) for name, value in self.network.named_parameters()}
+        theirs = {name: tuple(value.shape) for name, value in stored.weights.items()}
+        if own != theirs:
+            wrong = sorted(n for n in own.keys() | theirs.keys() if own.get(n) != theirs.get(n))
+            raise TrainingError(
+                f"the checkpoint in {self.folder} is of another model: {', '.join(wrong[:6])} "
+                f"({len(wrong)} parameters) differ",
+                f"the parameters of {self.config.name!r}",
+                f"set back {self.recipe.model}, or start in another folder",
+            )
+        self.update = self._saved = stored.update
         with torch.no_grad():
             for name, value in self.network.named_parameters():
                 value.copy_(stored.weights[name])
-                self.ema[name] = stored.ema[name].to(device).clone()
+                self.ema[name] = stored.ema[name].to(self.world.device).clone()
         self.optimizer.load_state_dict(stored.optimizer)
         if stored.scaler:
             self.scaler.load_state_dict(stored.scaler)
+        for text, reason in stored.skipped.items():
+            self.train.skipped.setdefault(datetime.fromisoformat(text), reason)

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mosaic_core.training.archive import Windows
 from mosaic_core.training.loss import fair_crps
 from mosaic_core.training.objective import Objective, step_phases, window_noise
 from mosaic_core.training.recipe import Recipe
+from mosaic_core.training.windows import Windows
 
 HEADLINES: Final = (
     "geopotential_500", "temperature_850", "u_component_of_wind_850", "mean_sea_level_pressure",
@@ -47,7 +47,7 @@ def validate(
     count = min(recipe.validation_windows, len(windows.times))
     times = [windows.times[int(i)] for i in np.linspace(0, len(windows.times) - 1, count)]
     config, steps = objective.network.config, recipe.validation_steps
-    headlines = [name for name in HEADLINES if name in config.channel_set.names]
+    headlines: list[str] = [name for name in HEADLINES if name in config.channel_set.names]
     chosen = [config.channel_set.names.index(name) for name in headlines]
     crps = np.zeros(steps)
     squares = np.zeros((3, steps, len(chosen)))
