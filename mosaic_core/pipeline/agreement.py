@@ -126,7 +126,10 @@ def _of_notes(site: Site, mend: bool) -> Iterator[Difference]:
         pointer = read_latest(store, variant)
     except IntegrityError:
         pointer = None
-    newest = derive_latest(store, variant)
+    try:
+        newest = derive_latest(store, variant)
+    except IntegrityError:
+        newest = None  # it has been reported
     if newest is not None and (pointer is None or pointer.order < newest.order):
         named = "nothing" if pointer is None else f"{pointer.cycle} r{pointer.revision}"
         text = f"names {named}, the newest published is {newest.cycle} r{newest.revision}"

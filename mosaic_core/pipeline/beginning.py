@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mosaic_core.cycle import Cycle
-from mosaic_core.errors import AnalysisMissing, ConfigurationError, CycleBusy
+from mosaic_core.errors import AnalysisMissing, ConfigurationError, CycleBusy, IntegrityError
 from mosaic_core.initial_state import InitialState
 from mosaic_core.pipeline import records, stages
 from mosaic_core.pipeline.claims import LOCK, claimed, held_parts
@@ -92,7 +92,10 @@ def begin(
 def superseded(site: Site, cycle: Cycle, now: datetime | None = None) -> str:
     """Why a cycle is not worth running any more, in words; empty when it is."""
     variant = site.config.name
-    newest = read_latest(site.store, variant)
+    try:
+        newest = read_latest(site.store, variant)
+    except IntegrityError:
+        newest = None  # the next publication writes it anew
     if newest is not None and newest.cycle > cycle:
         return f"the newer cycle {newest.cycle} is published"
     age = ((now or stages.now()) - cycle.init_time) / timedelta(hours=1)

@@ -11,7 +11,7 @@ from typing import TypeVar
 from mosaic_core.errors import CatalogUnreachable, StoreUnreachable
 
 T = TypeVar("T")
-LONGEST_PAUSE = 15.0
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 15.0
 _log = logging.getLogger(__name__)
 
 
@@ -26,7 +26,7 @@ def patiently(work: Callable[[], T], what: str, seconds: float) -> T:
     Raises:
         StoreUnreachable, CatalogUnreachable: the outage lasted longer.
     """
-    since, pause = time.monotonic(), 1.0
+    since, pause = time.monotonic(), FIRST_PAUSE
     away: float | None = None
     while True:
         try:
@@ -34,7 +34,7 @@ def patiently(work: Callable[[], T], what: str, seconds: float) -> T:
         except (StoreUnreachable, CatalogUnreachable) as error:
             now = time.monotonic()
             if away is None or now - since > seconds:
-                away, pause = now, 1.0
+                away, pause = now, FIRST_PAUSE
             if now - away + pause > seconds:
                 raise
             _log.warning("%s waits %.0f s and goes on: %s", what, pause, error.found)

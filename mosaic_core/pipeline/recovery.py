@@ -204,10 +204,13 @@ def _unpublished(site: Site, now: datetime) -> Iterator[tuple[Cycle, ForecastRun
 def _is_worked_on(site: Site, cycle: Cycle, run: ForecastRun | None, now: datetime) -> bool:
     if held_parts(site.catalog, cycle, site.config.name):
         return True
-    if run is None or _is_dead(site, cycle):
+    if run is None or run.state == "failed" or _is_dead(site, cycle):
         return False
-    quiet = timedelta(minutes=site.profile.recovery.quiet_minutes)
-    return run.attempts > 0 and now - run.updated < quiet
+    return run.attempts > 0 and not _is_quiet(site, run, now)
+
+
+def _is_quiet(site: Site, run: ForecastRun, now: datetime) -> bool:
+    return now - run.updated >= timedelta(minutes=site.profile.recovery.quiet_minutes)
 
 
 def _is_dead(site: Site, cycle: Cycle) -> bool:
@@ -224,6 +227,8 @@ def _due(site: Site, cycle: Cycle, run: ForecastRun | None, now: datetime) -> Du
     attempt = 1 if run is None else run.attempts + 1
     key = f"{site.config.name}-{cycle.id}-{attempt}"
     if run is not None and run.attempts:
+        if run.state == "failed" and not _is_quiet(site, run, now):
+            return None  # it may be tried again by whoever runs it; an older one need not wait
         what = "failed" if run.state == "failed" else f"died while {run.state}"
         return Due(cycle, attempt, key, f"attempt {run.attempts} {what}")
     hours = recovery.unheard_hours

@@ -114,14 +114,26 @@ def products(
 
     Returns:
         what became of each; nothing for a forecast that is published already.
+
+    Raises:
+        ForecastError: the ensemble is not joined.
     """
 
     def work(run: ForecastRun) -> list[ProductResult]:
         if _is_published(site, run):
             return []
+        state = records.state_of(site, run)
+        wanted = stages.wanted_identity(site, cycle, state)
+        found = stages.written_of(site, cycle, revision, wanted)
+        if found is None or not found.sealed:
+            raise ForecastError(
+                f"the ensemble of {site.config.name} {cycle} r{revision} is not joined",
+                "the step `join` before `products`",
+                "run it, or the whole cycle again",
+            )
         records.bring(site, run, "products")
         with records.timed(site, run, "products"):
-            results = stages.make_products(site, cycle, records.state_of(site, run), revision)
+            results = stages.make_products(site, cycle, state, revision)
         for result in results:
             if isinstance(result, ProductFailure):
                 _log.warning("product %s is missing: %s", result.id, result.reason)

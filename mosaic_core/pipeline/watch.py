@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mosaic_core.catalog.models import ForecastRun
-from mosaic_core.errors import ForecastError
+from mosaic_core.errors import CatalogUnreachable, ForecastError, StoreUnreachable
 from mosaic_core.pipeline import stages
 from mosaic_core.pipeline.claims import LOCK, claimed
 from mosaic_core.pipeline.reporting import Reporter, note_progress, tell
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mosaic_core.ensemble.store import ForecastStore
 
 _CREATION_SECONDS = 300.0
+_log = logging.getLogger(__name__)
 
 
 class Watch:
@@ -65,8 +67,11 @@ class Watch:
         """Called at every step; the store is looked at when this part has a window more."""
         self.alive()
         if progress.lead_hours > self._lead:
-            self._lead = progress.lead_hours
-            self._note(progress)
+            try:
+                self._note(progress)
+                self._lead = progress.lead_hours
+            except (CatalogUnreachable, StoreUnreachable) as error:
+                _log.warning("the progress of %s is noted later: %s", self.run.cycle, error.found)
         self.reporter.progress(progress)
 
     def _note(self, progress: Progress) -> None:

@@ -128,7 +128,7 @@ class Running:
         )
         self.process.start()
 
-    def end(self, seconds: float = 60) -> Outcome:
+    def end(self, seconds: float = 300) -> Outcome:
         self.process.join(seconds)
         if self.process.exitcode is None:
             self.process.kill()
