@@ -145,17 +145,26 @@ class SimulatedSource:
         Raises:
             ConfigurationError: a channel without statistics; it is named.
         """
+        mean, std, _ = self.usual(channels)
+        return mean, std
+
+    def usual(self, channels: Channels) -> tuple[Array, Array, Array]:
+        """`statistics`, and the root mean square six-hour change of each channel."""
         with (files("mosaic_core.simulation") / "normalisation.npz").open("rb") as file:
-            stored = np.load(file)
-            names = stored["channels"].tolist()
-            mean, std = stored["state_mean"], stored["state_std"]
+            stored = dict(np.load(file))
+        names = stored["channels"].tolist()
         absent = [name for name in channels.names if name not in names]
         if absent:
             raise ConfigurationError(
                 f"no statistics of the simulated {', '.join(absent)}", f"of {', '.join(names)}"
             )
         order = [names.index(name) for name in channels.names]
-        return mean[order].astype(np.float32), std[order].astype(np.float32)
+        change = np.hypot(stored["residual_mean"], stored["residual_std"])
+        mean, std, tendency = (
+            np.asarray(x[order], np.float32)
+            for x in (stored["state_mean"], stored["state_std"], change)
+        )
+        return mean, std, tendency
 
     @property
     def provenance(self) -> dict[str, str]:

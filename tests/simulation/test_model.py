@@ -86,12 +86,16 @@ def test_a_run_split_anywhere_equals_the_unbroken_one(model: Model, split: int) 
     start = cold_start(model, 3)
     unbroken = run(model, start, 20)
     half = run(model, start, split)
+    assert half.previous is not None
+    assert half.forcing is not None
     copied = State(half.step, half.current.copy(), half.previous.copy(), half.forcing.copy())
     another = Model(find_planet("terra"), 21)
     assert same(run(another, copied, 20 - split), unbroken)
 
 
 def test_a_step_does_not_change_its_state(model: Model, developed: State) -> None:
+    assert developed.previous is not None
+    assert developed.forcing is not None
     before = developed.current.copy(), developed.previous.copy(), developed.forcing.copy()
     model.step(developed)
     for name, array in zip(("current", "previous", "forcing"), before, strict=True):

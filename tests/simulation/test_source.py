@@ -224,8 +224,8 @@ def test_restart_of_another_version_planet_or_content_is_refused(small_restart: 
     rewrite({"truncation": 31})
     with pytest.raises(AnalysisUnreadable, match="T31"):
         restart.read(small_restart)
-    for garbled in ({"valid_time": "yesterday"}, {"step": None}, {"truncation": "wide"}):
-        rewrite(garbled)
+    for name, value in (("valid_time", "yesterday"), ("step", None), ("truncation", "wide")):
+        rewrite({name: value})
         with pytest.raises(AnalysisUnreadable, match="cannot be read"):
             restart.read(small_restart)
     np.savez(small_restart, header=np.array("[3]"), current=current)

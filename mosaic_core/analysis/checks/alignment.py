@@ -19,6 +19,7 @@ from typing import Final
 
 import numpy as np
 
+from mosaic_core.analysis.checks.bounds import EARTH, Climatology
 from mosaic_core.analysis.checks.placement import Pair, best_fit
 from mosaic_core.analysis.checks.result import CheckResult, Stack, Subject, judge
 from mosaic_core.analysis.derive import saturation_vapour_pressure
@@ -274,7 +275,7 @@ def _coriolis(subject: Subject) -> Stack:
     return np.asarray(2 * OMEGA * np.sin(np.deg2rad(np.asarray(subject.grid.latitudes)))[:, None])
 
 
-def alignments(tolerance: float = 1.0) -> tuple[Alignment, ...]:
+def alignments(tolerance: float = 1.0, climatology: Climatology = EARTH) -> tuple[Alignment, ...]:
     """All of them. Correlations of sound analyses stand in `tests/analysis/test_checks.py`."""
 
     def make(
@@ -285,7 +286,8 @@ def alignments(tolerance: float = 1.0) -> tuple[Alignment, ...]:
         *variables: str,
         middle: bool = False,
     ) -> Alignment:
-        return Alignment(name, evidence, least, what, variables, tolerance, middle)
+        lead = climatology.leads.get(name, climatology.lead)
+        return Alignment(name, evidence, least, what, variables, tolerance, middle, lead)
 
     u, v = _WINDS
     return (

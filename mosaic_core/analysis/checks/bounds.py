@@ -6,29 +6,34 @@ or g/kg for kg/kg, hPa for Pa, m/s for Pa/s.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import yaml
+from numpy.typing import ArrayLike
 
 from mosaic_core import dims
 from mosaic_core.analysis.checks.result import CheckResult, Stack, Subject, has_channel, judge
-from mosaic_core.channels import Channel
+from mosaic_core.channels import Channel, Channels
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Round numbers for one channel; see `data/bounds.yaml`."""
+    """Round numbers for one channel; see `data/bounds.yaml`.
+
+    tendency_within: lowest and highest share of the usual tendency.
+    """
 
     mean: float
     spread: float
     tendency: float
     mean_within: float
     spread_within: float = 2.0
+    tendency_within: tuple[float, float] = (0.15, 2.5)
 
 
 @lru_cache(maxsize=1)
@@ -55,15 +60,74 @@ def global_means() -> Mapping[str, tuple[float, float]]:
 
 
 @dataclass(frozen=True)
+class Climatology:
+    """What analyses of one planet look like.
+
+    Attributes:
+        whose: in words, for messages.
+        bounds: of a channel.
+        global_means: lowest and highest area mean of some channels, by name.
+        lead: how much better another placement must fit to be believed; see `Alignment`.
+        leads: the same for single checks, by name.
+    """
+
+    whose: str
+    bounds: Callable[[Channel], Bounds]
+    global_means: Mapping[str, tuple[float, float]]
+    lead: float = 0.003
+    leads: Mapping[str, float] = field(default_factory=dict)
+
+
+EARTH: Final = Climatology("the Earth's atmosphere", bounds_of, global_means())
+
+
+def climatology_of(source: object, channels: Channels) -> Climatology:
+    """That of the planet of `source`: the Earth, unless the source has statistics of its own.
+
+    A simulated planet offers `usual(channels)`: mean, spread and 6-hourly tendency of each, as
+    arrays. Its fields are smooth, so that a point more or less fits nearly as well (0.007 better at
+    most in the simulations tried), and its moisture lies up to 5 degrees from the ascent that
+    brought it (0.04 better there).
+    """
+    usual = getattr(source, "usual", None)
+    if usual is None:
+        return EARTH
+    numbers: tuple[ArrayLike, ArrayLike, ArrayLike] = usual(channels)
+    table = {
+        channel: Bounds(float(mean), float(spread), float(tendency), **_allowed(channel.variable))
+        for channel, mean, spread, tendency in zip(channels, *map(np.asarray, numbers), strict=True)
+    }
+    means = {
+        name: (bounds.mean - 0.2 * bounds.spread, bounds.mean + 0.2 * bounds.spread)
+        for name in EARTH.global_means
+        if (bounds := table.get(Channel.parse(name))) is not None
+    }
+    whose = f"the atmosphere of {getattr(source, 'name', 'this source')}"
+    return Climatology(
+        whose, table.__getitem__, means, lead=0.02, leads={"humidity and ascent": 0.1}
+    )
+
+
+def _allowed(variable: str) -> dict[str, Any]:
+    """Of a simulated planet, by `Bounds`; humidity about the tropopause comes and goes."""
+    if variable == "specific_humidity":
+        return {"mean_within": 2.0, "spread_within": 30.0, "tendency_within": (0.02, 10.0)}
+    if variable == "vertical_velocity":
+        return {"mean_within": 0.6, "spread_within": 3.0, "tendency_within": (0.15, 4.0)}
+    return {"mean_within": 0.6, "spread_within": 1.75}
+
+
+@dataclass(frozen=True)
 class Plausible:
     """Area-weighted mean and spread of every channel at every time."""
 
+    climatology: Climatology = EARTH
     name: str = "units and plausible values"
 
     def run(self, subject: Subject) -> Iterable[CheckResult]:
         failures, named = [], []
         for channel in _present(subject):
-            bounds = bounds_of(channel)
+            bounds = self.climatology.bounds(channel)
             for time, plane in zip(subject.times, _stack(subject, channel), strict=True):
                 mean = _mean(plane, subject.weights)
                 spread = np.sqrt(_mean((plane - mean) ** 2, subject.weights))
@@ -80,7 +144,7 @@ class Plausible:
             self.name,
             failures,
             f"{len(_present(subject))} channels are as usual",
-            "units of the channel, values of the Earth's atmosphere",
+            f"units of the channel, values of {self.climatology.whose}",
             channels=sorted(set(named)),
             times=subject.times,
         )
@@ -90,11 +154,12 @@ class Plausible:
 class GlobalMeans:
     """Area means that hold through the year, within narrow bounds."""
 
+    climatology: Climatology = EARTH
     name: str = "global means"
 
     def run(self, subject: Subject) -> Iterable[CheckResult]:
         failures, named, values = [], [], {}
-        for text, (low, high) in global_means().items():
+        for text, (low, high) in self.climatology.global_means.items():
             channel = Channel.parse(text)
             if channel not in _present(subject):
                 continue
@@ -108,7 +173,7 @@ class GlobalMeans:
             found = "none of its channels is asked for"
             yield CheckResult(self.name, "skipped", found)
             return
-        expected = "the means of the Earth's atmosphere"
+        expected = f"the means of {self.climatology.whose}"
         yield judge(self.name, failures, "as usual", expected, channels=named, values=values)
 
 
@@ -119,9 +184,8 @@ class Tendency:
     It grows less than linearly with time, so times further apart than a day are not compared.
     """
 
+    climatology: Climatology = EARTH
     name: str = "tendency"
-    highest: float = 2.5
-    lowest: float = 0.15
 
     def run(self, subject: Subject) -> Iterable[CheckResult]:
         pairs = list(self._pairs(subject))
@@ -130,8 +194,10 @@ class Tendency:
             return
         failures, named = [], []
         for channel, hours, change in pairs:
-            usual = bounds_of(channel).tendency * np.sqrt(hours / 6)
-            if not self.lowest <= change / usual <= self.highest:
+            bounds = self.climatology.bounds(channel)
+            lowest, highest = bounds.tendency_within
+            usual = bounds.tendency * np.sqrt(hours / 6)
+            if not lowest <= change / usual <= highest:
                 failures.append(
                     f"{channel} changes by {change:.4g} {channel.units} in {hours:g} h "
                     f"where {usual:.4g} is usual"
@@ -141,7 +207,7 @@ class Tendency:
             self.name,
             failures,
             f"{len(pairs)} changes are as usual",
-            f"{self.lowest:g} to {self.highest:g} times the usual change",
+            "0.15 to 2.5 times the usual change (see `Bounds`)",
             channels=sorted(set(named)),
         )
 

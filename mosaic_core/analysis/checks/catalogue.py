@@ -6,7 +6,13 @@ import difflib
 from dataclasses import dataclass
 
 from mosaic_core.analysis.checks.alignment import alignments
-from mosaic_core.analysis.checks.bounds import GlobalMeans, Plausible, Tendency
+from mosaic_core.analysis.checks.bounds import (
+    EARTH,
+    Climatology,
+    GlobalMeans,
+    Plausible,
+    Tendency,
+)
 from mosaic_core.analysis.checks.form import (
     ChannelsPresent,
     Finite,
@@ -24,10 +30,12 @@ class CheckSettings:
     """leave_out: names of checks that a profile does without; recorded with every analysis.
 
     tolerance_degrees: displacement in longitude that alignment checks let pass.
+    climatology: of the planet that the analyses are of.
     """
 
     leave_out: tuple[str, ...] = ()
     tolerance_degrees: float = 1.0
+    climatology: Climatology = EARTH
 
     def __post_init__(self) -> None:
         known = [check.name for check in _all(self)]
@@ -54,9 +62,9 @@ def _all(settings: CheckSettings) -> tuple[Check, ...]:
         OnGrid(),
         Finite(),
         NotStale(),
-        Plausible(),
-        GlobalMeans(),
-        Tendency(),
-        *alignments(settings.tolerance_degrees),
+        Plausible(settings.climatology),
+        GlobalMeans(settings.climatology),
+        Tendency(settings.climatology),
+        *alignments(settings.tolerance_degrees, settings.climatology),
         Hydrostatic(),
     )
