@@ -38,7 +38,7 @@ TOLERANCES = {
 }
 """How far the means of the two halves of a run may lie apart."""
 
-SPIN_UP_DAYS = 200
+SPIN_UP_DAYS = 100
 
 
 def drift(daily: dict[str, list[float]]) -> dict[str, Any]:
