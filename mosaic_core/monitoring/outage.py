@@ -1,7 +1,8 @@
 """What was found and said while the catalog could not be reached, kept in a small file.
 
 The file also names the alerts that were open when the catalog was last there, so that an outage
-does not announce them anew. Once the catalog is back everything in it is handed over.
+does not announce them anew. Once the catalog is back everything in it is handed over. Messages that
+wait in the catalog when it goes away are sent when it is back, and so after those of the outage.
 """
 
 from __future__ import annotations

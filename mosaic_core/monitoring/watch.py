@@ -57,7 +57,6 @@ class Pending:
     """A message to send: `take` claims it (False: another has it), `settle` notes its fate."""
 
     channel: str
-    group: str
     attempts: int
     message: Message
     take: Callable[[], bool]
@@ -163,14 +162,14 @@ def _without_catalog(
 
 
 def send(pending: Iterable[Pending], site: Watched, deliver: sending.Deliverer) -> list[Outcome]:
-    """Send what is pending: of one alert in order, and no further after a failure.
+    """Send what is pending: about one kind and subject in order, and no further after a failure.
 
     A channel that fails twice is left alone until the next look, so that one that does not
     answer holds up nothing; what has been tried least often goes first.
     """
     groups: dict[tuple[str, str], list[Pending]] = {}
     for item in pending:
-        groups.setdefault((item.channel, item.group), []).append(item)
+        groups.setdefault((item.channel, item.message.key), []).append(item)
     failures: dict[str, int] = {}
     outcomes = []
     for (name, _), items in sorted(groups.items(), key=lambda group: group[1][0].attempts):
@@ -194,7 +193,6 @@ def _of_catalog(catalog: Catalog, site: Watched) -> list[Pending]:
     def one(delivery: AlertDelivery, alert: Alert) -> Pending:
         return Pending(
             delivery.channel,
-            str(alert.id),
             delivery.attempts,
             _message(delivery, alert, site),
             lambda: catalog.lease_delivery(delivery.id),
@@ -248,7 +246,7 @@ def _of_outage(outage: Outage, facts: Facts) -> list[Pending]:
             runbook=facts.site.alerting.runbook_of(entry.kind),
         )
         return Pending(
-            said.channel, entry.id, said.attempts, message, take, settle,
+            said.channel, said.attempts, message, take, settle,
             lambda problem: entry.said.remove(said),
         )  # fmt: skip
 
