@@ -83,9 +83,10 @@ def may_connect(
 
 def may_leave(policies: list[Object], source: dict[str, str], port: int) -> bool:
     """Whether pods reach any address outside the cluster at a port."""
-    return any(
+    applying = _of(policies, source, "Egress")
+    return not applying or any(
         any("ipBlock" in peer for peer in rule.get("to", [])) and _port(rule, port)
-        for policy in _of(policies, source, "Egress")
+        for policy in applying
         for rule in policy["spec"].get("egress", [])
     )
 
@@ -93,7 +94,8 @@ def may_leave(policies: list[Object], source: dict[str, str], port: int) -> bool
 def may_enter(policies: list[Object], namespace: str, target: dict[str, str], port: int) -> bool:
     """Whether any pod of another namespace reaches pods at a port."""
     name = {"kubernetes.io/metadata.name": namespace}
-    return any(
+    applying = _of(policies, target, "Ingress")
+    return not applying or any(
         any(
             "namespaceSelector" in peer
             and "podSelector" not in peer
@@ -101,7 +103,7 @@ def may_enter(policies: list[Object], namespace: str, target: dict[str, str], po
             for peer in rule.get("from", [])
         )
         and _port(rule, port)
-        for policy in _of(policies, target, "Ingress")
+        for policy in applying
         for rule in policy["spec"].get("ingress", [])
     )
 
