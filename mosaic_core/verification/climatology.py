@@ -94,7 +94,7 @@ class Climatology:
         if not path.is_file():
             raise AnalysisMissing(f"no climatology {path}", "a file made of an archive's truth")
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 about = json.loads(str(stored["about"]))
                 if about["format"] != FORMAT:
                     raise ValueError(f"format {about['format']!r}")
