@@ -75,7 +75,7 @@ def run_all(
         return Errand(
             f"run-cycle/{site.profile.name}", f"{key}-{cycle.id}-backfill", parameters,
             done=lambda: _published(site, cycle), held=lambda: True,
-            tags=[str(cycle), site.config.name, "backfill"],
+            quiet_seconds=HOUR, tags=[str(cycle), site.config.name, "backfill"],
         )  # fmt: skip
 
     errands = [errand(Cycle.parse(cycle)) for cycle in cycles]

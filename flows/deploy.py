@@ -9,12 +9,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import httpx
-import yaml
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import (
     DeploymentScheduleCreate,
@@ -33,81 +31,11 @@ from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
 from flows.command import main
+from flows.plan import Deployed, Plan, Pool, plan_file, read_plan
 from mosaic_core.errors import ConfigurationError
 from mosaic_core.profile import Profile
-from mosaic_core.settings import build
 
 OURS = "mosaic"
-
-
-@dataclass(frozen=True)
-class Pool:
-    """A work pool; `queues` has how many runs of each go at once, None for any number."""
-
-    name: str
-    type: Literal["process"]
-    queues: dict[str, int | None]
-    description: str = ""
-
-
-@dataclass(frozen=True)
-class Place:
-    name: str
-    work_queue_name: str = "default"
-    job_variables: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Cron:
-    cron: str
-    timezone: str
-    slug: str
-
-
-@dataclass(frozen=True)
-class Deployed:
-    """One entry of `deployments`; its name is that of the site."""
-
-    name: str
-    entrypoint: str
-    description: str
-    tags: tuple[str, ...]
-    work_pool: Place
-    parameters: dict[str, Any] = field(default_factory=dict)
-    schedules: tuple[Cron, ...] = ()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All of `infra/prefect.yaml`."""
-
-    name: str
-    work_pools: tuple[Pool, ...]
-    deployments: tuple[Deployed, ...]
-    automations: tuple[dict[str, Any], ...] = ()
-    definitions: dict[str, Any] = field(default_factory=dict)
-    pull: tuple[dict[str, Any], ...] = ()
-
-
-def plan_file() -> Path:
-    """The deployments' file: that of the checkout, or the copy in an installed package."""
-    installed = Path(__file__).parent / "prefect.yaml"
-    return installed if installed.is_file() else Path(__file__).parent.parent / "infra/prefect.yaml"
-
-
-def read_plan(path: Path) -> Plan:
-    """Read the deployments' file.
-
-    Raises:
-        ConfigurationError: no such file, not YAML, or an unknown key in it.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{path}: {error}", "a file like infra/prefect.yaml") from error
-    if isinstance(content, dict):
-        content.pop("prefect-version", None)
-    return build(Plan, content, str(path))
 
 
 async def deploy(

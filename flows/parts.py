@@ -45,6 +45,7 @@ def forecast_on_pool(
         return Errand(
             f"forecast/{site.profile.name}", f"{key}-p{part}", parameters,
             done=lambda: part not in left(), held=lambda: _held(site, when, part),
+            quiet_seconds=60 * site.profile.recovery.quiet_minutes,
             tags=[str(when), site.config.name],
         )  # fmt: skip
 

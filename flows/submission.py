@@ -22,7 +22,6 @@ from mosaic_core.errors import ForecastError
 
 ATTEMPTS = 5
 POLL_SECONDS = 2.0
-SILENT_SECONDS = 180.0
 _log = logging.getLogger(__name__)
 
 
@@ -54,6 +53,7 @@ class Errand:
         key: idempotency key of the work; `-1`, `-2` and so on are its attempts.
         done: whether the work is done, by the catalog and the store.
         held: whether somebody holds the claim on it.
+        quiet_seconds: a run that goes on for so long while nobody holds the claim is dead.
     """
 
     deployment: str
@@ -61,6 +61,7 @@ class Errand:
     parameters: dict[str, Any]
     done: Callable[[], bool]
     held: Callable[[], bool]
+    quiet_seconds: float
     tags: list[str] = field(default_factory=list)
     attempt: int = 1
     run: UUID | None = None
@@ -87,7 +88,7 @@ class Errand:
                 "one attempt that comes through",
                 "read the log of that run in the UI",
             )
-        self.attempt, self.run, self.sign = self.attempt + 1, None, time.monotonic()
+        self.attempt, self.run = self.attempt + 1, None
         return False
 
     def submit(self) -> State | None:
@@ -99,7 +100,7 @@ class Errand:
         except Exception as error:  # whatever it is, it is tried again
             _log.warning("%s could not be asked for: %s", self.key, error)
             return None
-        self.run = found.id
+        self.run, self.sign = found.id, time.monotonic()
         return found.state
 
     def _state(self) -> State | None:
@@ -118,7 +119,7 @@ class Errand:
         if not state.is_running() or self.held():
             self.sign = time.monotonic()
             return False
-        if time.monotonic() - self.sign < SILENT_SECONDS:
+        if time.monotonic() - self.sign < self.quiet_seconds:
             return False
         self._mark_crashed()
         return True
@@ -126,7 +127,7 @@ class Errand:
     def _mark_crashed(self) -> None:
         """Free the place in the queue that a dead process holds."""
         assert self.run is not None
-        message = f"Nobody has held the claim for {SILENT_SECONDS:.0f} s"
+        message = f"Nobody has held the claim for {self.quiet_seconds:.0f} s"
         try:
             with get_client(sync_client=True) as client:
                 client.set_flow_run_state(self.run, Crashed(message=message))

@@ -136,7 +136,8 @@ def up(
 
 
 def _register(profile: str, overrides: list[str], schedules: bool) -> None:
-    from flows.deploy import deploy, plan_file, read_plan
+    from flows.deploy import deploy
+    from flows.plan import plan_file, read_plan
 
     for line in asyncio.run(
         deploy(read_plan(plan_file()), profile, overrides, paused=not schedules)

@@ -1,0 +1,99 @@
+"""A site on PostgreSQL and S3 with a server of Prefect, its workers and its deployments."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.plan import plan_file
+from mosaic_core.cycle import Cycle
+from tests.flows.orchestra import Orchestra
+from tests.pipeline.world import World, analyses, write_source
+from tests.servers import postgres_server, s3_server  # noqa: F401
+
+SECRETS = {"AWS_SECRET_ACCESS_KEY": "s3-secret-of-tests", "WEBHOOK_SECRET": "hook-secret-of-tests"}
+SETTINGS: dict[str, Any] = {"members": 4, "members_per_run": 2, "products": ["statistics", "maps"]}
+
+
+def recent(count: int) -> list[Cycle]:
+    """Cycles that are over, oldest first; those that are run have an analysis before them."""
+    newest = Cycle.latest_before(datetime.now(UTC) - timedelta(hours=1))
+    return [newest.shift(-6 * i) for i in reversed(range(count))]
+
+
+@pytest.fixture(scope="session")
+def cycles() -> list[Cycle]:
+    """Three cycles of the last day, oldest first."""
+    return recent(4)[1:]
+
+
+def world_of(folder: Path, cycles: list[Cycle], **more: Any) -> World:
+    """A site whose source has the analyses of some cycles and of the one before them."""
+    folder.mkdir(parents=True)
+    write_source(folder / "analyses.zarr", analyses(cycles[0].predecessor, len(cycles) + 1))
+    settings = {**SETTINGS, **more.pop("settings", {})}
+    return World(folder, settings=settings, **more)
+
+
+@pytest.fixture(scope="session")
+def site(
+    tmp_path_factory: pytest.TempPathFactory,
+    cycles: list[Cycle],
+    s3_server: dict[str, str],  # noqa: F811
+    postgres_server: str,  # noqa: F811
+) -> World:
+    """A site on PostgreSQL and S3."""
+    import psycopg
+
+    name = f"flows_{uuid.uuid4().hex}"
+    with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    from mosaic_core.catalog.catalog import Catalog
+
+    with Catalog(f"{postgres_server}/{name}", check=False) as catalog:
+        catalog.upgrade()
+    folder = tmp_path_factory.mktemp("flows") / "world"
+    events = {"webhook": "http://127.0.0.1:9/", "secret": "${WEBHOOK_SECRET}"}
+    return world_of(
+        folder, cycles, store=f"s3://forecasts/{uuid.uuid4().hex}",
+        catalog=f"{postgres_server}/{name}", settings={"events": events},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The deployments, with a forecast that can be held in its middle; dead runs are soon seen."""
+    content = yaml.safe_load(plan_file().read_text())
+    for entry in content["deployments"]:
+        if entry["entrypoint"] == "flows.forecast.forecast":
+            entry["entrypoint"] = "tests.flows.paused.forecast"
+    path = tmp_path_factory.mktemp("plan") / "prefect.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="session")
+def orchestra(
+    tmp_path_factory: pytest.TempPathFactory,
+    site: World,
+    plan: Path,
+    s3_server: dict[str, str],  # noqa: F811
+) -> Iterator[Orchestra]:
+    """A server with the deployments of `site`, its schedules asleep, and a worker of each pool."""
+    folder = tmp_path_factory.mktemp("prefect")
+    given = {**s3_server, **SECRETS, "MOSAIC_TEST_PAUSE": str(folder / "pause")}
+    made = Orchestra(folder, given)
+    try:
+        made.start_server()
+        made.deploy(site.profile, plan, "--paused")
+        made.start_worker("cpu")
+        made.start_worker("gpu")
+        yield made
+    finally:
+        made.end()
