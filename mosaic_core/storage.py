@@ -417,7 +417,7 @@ _SIGNS: Final = (
         "check AWS_ENDPOINT_URL, the network and whether the server is up",
     ),
     (
-        ("Server returned non-2xx status code: 50", "SlowDown", "ServiceUnavailable"),
+        tuple(f"non-2xx status code: {number} " for number in (429, 500, 502, 503, 504)),
         "the server is overloaded or out of order",
         "look at the server; what was written is kept",
     ),

@@ -50,7 +50,7 @@ def ingest(
     as_json: AsJson = False,
 ) -> None:
     """Fetch, check and store the analyses of a cycle; run nothing."""
-    from mosaic_core.pipeline import stages
+    from mosaic_core.pipeline import describing, stages
 
     site = open_profile(profile, overrides)
     state = stages.ingest(site, cycle_of(site, cycle))
@@ -64,7 +64,7 @@ def ingest(
         }
         typer.echo(json.dumps(document))
         return
-    for entry in stages.inputs_of(site, state):
+    for entry in describing.inputs_of(site, state):
         passed = sum(status == "passed" for status in entry.checks.values())
         typer.echo(f"{entry.valid_time:%Y-%m-%dT%HZ}  {passed} checks passed  {entry.url}")
     for reason in state.degraded:

@@ -9,7 +9,7 @@ from typing import Any
 from mosaic_core.cycle import Cycle
 from mosaic_core.errors import AnalysisMissing, ConfigurationError, CycleBusy, IntegrityError
 from mosaic_core.initial_state import InitialState
-from mosaic_core.pipeline import records, stages
+from mosaic_core.pipeline import describing, records, stages
 from mosaic_core.pipeline.claims import LOCK, claimed, held_parts
 from mosaic_core.pipeline.patience import patiently
 from mosaic_core.pipeline.references import Begun, Ingested
@@ -189,7 +189,7 @@ def _published_already(
     found = records.manifest_of(site, cycle, revision)
     if found is None:
         return None
-    inputs = [(i.source, i.valid_time, i.digest) for i in stages.inputs_of(site, state)]
+    inputs = [(i.source, i.valid_time, i.digest) for i in describing.inputs_of(site, state)]
     same = (
         found.model.code_version == site.model.version.code_version
         and [(i.source, i.valid_time, i.digest) for i in found.inputs] == inputs

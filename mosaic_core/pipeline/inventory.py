@@ -34,7 +34,8 @@ def analyses(site: Site) -> Iterator[tuple[datetime, str]]:
         for name in reversed(site.store.folders(day)):
             try:
                 valid = datetime.strptime(name, "%Y%m%dT%HZ.zarr").replace(tzinfo=UTC)
-            except ValueError:
+                Cycle(valid)
+            except (ValueError, ConfigurationError):
                 continue
             yield valid, f"{day}/{name}"
 
