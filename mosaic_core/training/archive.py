@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 
 from mosaic_core import dims
 from mosaic_core.channels import Channels
-from mosaic_core.errors import AnalysisMissing, AnalysisUnreadable, ConfigurationError, MosaicError
+from mosaic_core.errors import (
+    AnalysisMissing,
+    AnalysisUnreadable,
+    ConfigurationError,
+    StoreUnreachable,
+)
 from mosaic_core.grid import LatLonGrid
 from mosaic_core.storage import open_store
 
@@ -119,7 +124,7 @@ class Archive:
             else:
                 store = open_store(self.url, create=False).zarr("", read_only=True)
             return zarr.open_group(store, mode="r")
-        except MosaicError:
+        except StoreUnreachable:
             raise
         except Exception as error:
             raise AnalysisUnreadable(

@@ -142,8 +142,8 @@ def _training(record: Mapping[str, Any]) -> str:
         "## Training",
         "",
         f"Recipe {recipe['name']}, {record['updates']} updates, seed {recipe['seed']}, "
-        f"{recipe['precision']}, mosaic-forecast {record['code_version']}. Fair CRPS of "
-        f"{recipe['members']} members, channels weighted {recipe['channel_weights']}"
+        f"{recipe['precision']}, mosaic-forecast {record['code_version']}. Fair CRPS (of one "
+        f"member, without noise: absolute error), channels weighted {recipe['channel_weights']}"
         + "".join(f", {name} x {factor:g}" for name, factor in recipe["variable_weights"].items())
         + f"; AdamW, clipping at {recipe['clip']:g}, running mean of {recipe['ema']:g}.",
         "",
@@ -155,12 +155,12 @@ def _training(record: Mapping[str, Any]) -> str:
         lines += ["", *(f"- {note}" for note in record["beginning"])]
     lines += [
         "",
-        "| updates | steps of the rollout | windows an update | learning rate |",
-        "|---|---|---|---|",
+        "| updates | steps of the rollout | members | windows an update | learning rate |",
+        "|---|---|---|---|---|",
     ]
     lines += [
-        f"| {p['updates']} | {p['rollout']} | {p['batch']} | {p['learning_rate']:g}, falling to "
-        f"{p['final'] * p['learning_rate']:.2g} |"
+        f"| {p['updates']} | {p['rollout']} | {p['members'] or recipe['members']} | {p['batch']} | "
+        f"{p['learning_rate']:g}, falling to {p['final'] * p['learning_rate']:.2g} |"
         for p in recipe["phases"]
     ]
     planned = sum(phase["updates"] for phase in recipe["phases"])

@@ -103,7 +103,8 @@ class Objective(nn.Module):
                 out = checkpoint(self.network, normalised, time, noise, use_reentrant=False)
             else:
                 out = self.network(normalised, time, noise)
-        return next_state(config, out.float(), states[:, -1], self.mean, self.std, self.change)
+        out = out.to(states.dtype)
+        return next_state(config, out, states[:, -1], self.mean, self.std, self.change)
 
 
 def step_phases(network: Mosaic, times: list[datetime], steps: int) -> Tensor:

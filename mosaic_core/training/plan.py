@@ -70,7 +70,7 @@ class Plan:
             f"model       {recipe.model}, {self.parameters:,} parameters",
             f"data        {recipe.data.inputs}: {self.training} initial times of training, "
             f"{self.validation} of validation",
-            f"updates     {recipe.updates} of {recipe.members} members, {windows} windows "
+            f"updates     {recipe.updates}, {windows} windows "
             f"({windows / self.training:.1f} times each initial time)",
         ]
         for phase, full, half in zip(recipe.phases, self.memory, self.memory_half, strict=True):
@@ -78,9 +78,9 @@ class Plan:
             if recipe.precision != "float32":
                 size = f"between {half / 1e9:.1f} and {full / 1e9:.1f} GB"
             out.append(
-                f"phase       {phase.updates} updates, rollout {phase.rollout}, batch "
-                f"{phase.batch} on {self.processes} processes, learning rate "
-                f"{phase.learning_rate:g}: {size} on each"
+                f"phase       {phase.updates} updates, rollout {phase.rollout}, "
+                f"{recipe.members_of(phase)} members, batch {phase.batch} on "
+                f"{self.processes} processes, learning rate {phase.learning_rate:g}: {size} on each"
             )
         return out
 
@@ -104,7 +104,7 @@ def plan(recipe: Recipe, processes: int = 1) -> Plan:
 
         def of(phase: Phase, share: int) -> int:
             peak = found.peak(phase.rollout, recipe.recompute)
-            return _PARAMETER_BYTES * count + share * recipe.members * peak
+            return _PARAMETER_BYTES * count + share * recipe.members_of(phase) * peak
 
         return tuple(of(phase, s) for phase, s in zip(recipe.phases, shares, strict=True))
 

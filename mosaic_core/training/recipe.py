@@ -217,6 +217,10 @@ class Recipe:
         """Steps of the longest rollout of training."""
         return max(phase.rollout for phase in self.phases)
 
+    def members_of(self, phase: Phase) -> int:
+        """Members in the loss of a phase."""
+        return phase.members or self.members
+
     def position(self, update: int) -> int:
         """Windows of the stream that the first `update` updates take."""
         taken = 0

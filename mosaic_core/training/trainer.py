@@ -27,7 +27,7 @@ from mosaic_core.training.card import Record, card
 from mosaic_core.training.log import Log, Update, put, written
 from mosaic_core.training.objective import Objective, step_phases, window_noise
 from mosaic_core.training.picture import loss_picture
-from mosaic_core.training.recipe import Recipe
+from mosaic_core.training.recipe import Phase, Recipe
 from mosaic_core.training.resume import TrainingState
 from mosaic_core.training.schedule import learning_rate
 from mosaic_core.training.validation import Scores, validate
@@ -203,7 +203,7 @@ class Trainer:
         rate = learning_rate(phase, within)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self._loss(windows, phase.rollout)
+        loss = self._loss(windows, phase)
         asked = torch.tensor(float(stop), device=loss.device, dtype=loss.dtype)
         mean, stopping = self.world.mean(torch.stack((loss.detach(), asked))).tolist()
         if not math.isfinite(mean):
@@ -224,15 +224,18 @@ class Trainer:
             self.save()
         return bool(stopping) and self.update < recipe.updates
 
-    def _loss(self, windows: list[Window], rollout: int) -> Tensor:
+    def _loss(self, windows: list[Window], phase: Phase) -> Tensor:
         device, recipe = self.world.device, self.recipe
+        rollout, members = phase.rollout, recipe.members_of(phase)
         first = recipe.position(self.update) + self.world.rank * len(windows)
         noise = torch.stack(
             [
-                window_noise(recipe.seed, first + i, recipe.members, rollout, self.config.noise_dim)
+                window_noise(recipe.seed, first + i, members, rollout, self.config.noise_dim)
                 for i in range(len(windows))
             ]
         )
+        if members == 1:
+            noise.zero_()
         history = torch.stack([w.history for w in windows]).to(device)
         targets = torch.stack([w.targets for w in windows]).to(device)
         phases = step_phases(self.network, [w.time for w in windows], rollout).to(device)
