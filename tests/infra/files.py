@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
 BIN = Path(sys.executable).parent
+
+
+def terraform(*words: str, asked: str = "", folder: Path = INFRA) -> str:
+    """What Terraform answers; it reads no configuration of its user and asks nobody outside."""
+    program = shutil.which("terraform")
+    if program is None:
+        pytest.skip("terraform is not installed")
+    environment = {**os.environ, "CHECKPOINT_DISABLE": "1"}
+    environment.pop("TF_CLI_CONFIG_FILE", None)
+    done = subprocess.run(
+        [program, *words], input=asked, env=environment, cwd=folder,
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def text_of(path: str) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from mosaic_core.cycle import Cycle
 from mosaic_core.publication import layout
+from tests.infra.files import terraform
 from tests.infra.policies import (
     BUCKET,
     CONSUMER,
@@ -213,20 +212,12 @@ def test_every_grant_is_one_of_these() -> None:
 
 
 def test_terraform_renders_the_same(tmp_path: Path) -> None:
-    program = shutil.which("terraform")
-    if program is None:
-        pytest.skip("terraform is not installed")
     names = sorted(path.stem for path in FOLDER.glob("*.json"))
-    encoded = json.dumps(NAMES)
-    asked = [f'templatefile("{FOLDER}/{n}.json", jsondecode({json.dumps(encoded)}))' for n in names]
-    expression = f"jsonencode([{', '.join(f'jsondecode({a})' for a in asked)}])"
-    done = subprocess.run(
-        [program, "console"], input=expression, cwd=tmp_path, capture_output=True, text=True,
-        check=False, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(json.loads(done.stdout[done.stdout.index('"') :]))
-    assert [document["Statement"] for document in answer] == [render(name) for name in names]
+    values = f"jsondecode({json.dumps(json.dumps(NAMES))})"
+    asked = [f'jsondecode(templatefile("{FOLDER}/{name}.json", {values}))' for name in names]
+    answer = terraform("console", asked=f"jsonencode([{', '.join(asked)}])", folder=tmp_path)
+    rendered = json.loads(json.loads(answer))
+    assert [document["Statement"] for document in rendered] == [render(name) for name in names]
 
 
 def _folders() -> list[str]:
