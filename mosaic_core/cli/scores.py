@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -88,10 +88,6 @@ def units_of(variable: str) -> tuple[float, str]:
 
     own = VARIABLES[variable].units.replace("m s-1", "m/s").replace("Pa s-1", "Pa/s")
     return _UNITS.get(variable, (1.0, own))
-
-
-def in_order(lines: Iterable[Scored], order: Callable[[Scored], Any]) -> list[Scored]:
-    return sorted(lines, key=order)
 
 
 def _end_of(band: str) -> int:

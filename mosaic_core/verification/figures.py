@@ -63,7 +63,7 @@ def scorecard(
 ) -> bytes:
     """A PNG of lead time by row: 1 - RMSE over that of the reference, in per cent and in colour.
 
-    Blue is better than the reference, orange worse; what is missing stays white.
+    Purple is better than the reference, orange worse; what is missing stays white.
 
     Args:
         skill: (row, lead), 1 is perfect, 0 as good as the reference.
@@ -86,7 +86,7 @@ def scorecard(
         assert shown is not None
         for (row, column), value in np.ndenumerate(skill):
             if np.isfinite(value):
-                colour = "white" if abs(value) > 0.6 else INK
+                colour = "white" if abs(value) > 0.5 else INK
                 axes.text(
                     column + 0.5, row + 0.5, f"{100 * value:.0f}", ha="center", va="center",
                     color=colour, size=8.5,

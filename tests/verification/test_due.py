@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from typer.testing import CliRunner
 
 from mosaic_core.analysis.store import analysis_key
+from mosaic_core.catalog.models import VerificationScore as V
 from mosaic_core.cycle import Cycle
 from mosaic_core.errors import ConfigurationError, StoreError
 from mosaic_core.pipeline.run import run_cycle
@@ -42,10 +44,9 @@ def verified(site: Site, cycle: Cycle, **changes: int) -> set[str]:
 
 
 def all_scores(site: Site) -> list[tuple[object, ...]]:
+    wanted = (V.cycle, V.lead_hours, V.variable, V.region, V.metric, V.value)
     with site.catalog._reading() as session:
-        from mosaic_core.catalog.models import VerificationScore as V
-
-        rows = session.query(V.cycle, V.lead_hours, V.variable, V.region, V.metric, V.value).all()
+        rows = session.query(*wanted).all()
     return sorted(tuple(row) for row in rows)
 
 
@@ -231,22 +232,44 @@ def test_a_scorecard_is_drawn_from_the_catalog(site: Site, newest: Cycle) -> Non
     assert picture.startswith(b"\x89PNG")
 
 
-def test_the_commands_verify_and_show(world: World, newest: Cycle) -> None:
-    from tests.pipeline.command import mosaic
+def told(*words: str) -> str:
+    """What `mosaic WORDS` prints; its errors are raised."""
+    from mosaic_core.cli import app
 
-    first = mosaic("verify", str(newest), "-p", world.profile, "--json")
-    assert first.code == 0, first.err
-    assert set(plain(first.out)["verified"]) == DUE
-    assert plain(mosaic("verify", str(newest), "-p", world.profile, "--json").out)["verified"] == []
-    asked = ("scores", "-p", world.profile, "--variable", "2t", "--json")
-    shown = plain(mosaic(*asked).out)
+    outcome = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert outcome.exit_code == 0, outcome.output
+    return outcome.stdout
+
+
+def test_the_commands_verify_and_show(world: World, newest: Cycle) -> None:
+    where = ("-p", world.profile)
+    assert set(plain(told("verify", str(newest), *where, "--json"))["verified"]) == DUE
+    assert "verified 0 lead times" in told("verify", str(newest), *where)
+    shown = plain(told("scores", *where, "--variable", "2t", "--json"))
     assert shown["truth"] == "made-up"
     assert [(s["lead_hours"], s["cycles"]) for s in shown["scores"]] == [(6, 2), (12, 1)]
     assert all(s["rmse"] > 0 and s["variable"] == "2m_temperature" for s in shown["scores"])
-    table = mosaic("scores", "-p", world.profile, "--region", "all", "--lead", "12")
-    assert "t850" in table.out
-    assert "tropics" in table.out
-    for wrong in (("--variable", "x1"), ("--last", "soon"), ("--lead", "x"), ("--region", "Mars")):
-        refused = mosaic("scores", "-p", world.profile, *wrong)
-        assert refused.code == 2, refused.out
-        assert "expected" in refused.err
+    table = told("scores", *where, "--region", "all", "--lead", "12", "--last", "all")
+    assert "t850" in table
+    assert "tropics" in table
+    assert " 6 h" not in table
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--variable", "x1"), ("--last", "soon"), ("--lead", "x"), ("--region", "Mars")]
+)
+def test_a_question_that_has_no_answer_is_refused(
+    site: Site, world: World, newest: Cycle, wrong: tuple[str, str]
+) -> None:
+    verified(site, newest)
+    with pytest.raises(ConfigurationError, match=wrong[1]):
+        told("scores", "-p", world.profile, *wrong)
+
+
+def test_a_forecast_that_cannot_be_verified_is_an_exit_code(world: World, newest: Cycle) -> None:
+    zarr.open_group(ensemble_of(world, CYCLES[0]))["temperature"][0, 0, 0, 3, 4] = np.inf
+    from mosaic_core.cli import app
+
+    outcome = CliRunner().invoke(app, ["verify", str(newest), "-p", world.profile, "--json"])
+    assert outcome.exit_code == 10
+    assert list(plain(outcome.stdout)["failed"]) == [f"{CYCLES[0]} +6 h"]

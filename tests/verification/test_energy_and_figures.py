@@ -56,7 +56,7 @@ def picture(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
 
 
-def test_the_scorecard_is_blue_where_better_orange_where_worse_white_where_unknown() -> None:
+def test_the_scorecard_is_purple_where_better_orange_where_worse_white_where_unknown() -> None:
     better, worse, unknown = (
         picture(figures.scorecard(np.array([[value]]), ["z500"], [24], "title"))
         for value in (0.9, -0.9, np.nan)
