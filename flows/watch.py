@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import flow, task
 
-from flows import artifacts
+from flows import artifacts, notifications
 from flows.reference import plain_name
 from mosaic_core.monitoring import watch as monitoring
 from mosaic_core.monitoring.facts import Watched
@@ -30,7 +30,7 @@ def watch(profile: str, overrides: list[str] | None = None) -> dict[str, Any]:
 def look(profile: str, overrides: list[str]) -> dict[str, Any]:
     """Look once; a catalog that is away is an alert, not a failure."""
     site = Watched.of(Profile.load(profile, overrides))
-    report = monitoring.watch(site)
+    report = monitoring.watch(site, deliver=notifications.deliver)
     return {
         "open": [{"alert": alert} for alert in report.open],
         "opened": report.opened,

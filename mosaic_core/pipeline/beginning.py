@@ -6,6 +6,7 @@ import logging
 from datetime import datetime, timedelta
 from typing import Any
 
+from mosaic_core import tracing
 from mosaic_core.cycle import Cycle
 from mosaic_core.errors import AnalysisMissing, ConfigurationError, CycleBusy, IntegrityError
 from mosaic_core.initial_state import InitialState
@@ -47,7 +48,8 @@ def ingest(site: Site, cycle: Cycle, reporter: Reporter = QUIET) -> Ingested:
         started = stages.now()
         _log.info("%s %s: ingest begins (analyses from %s)", site.config.name, cycle, source)
         try:
-            state = patiently(fetch, f"ingest of {cycle}", site.profile.patience_seconds)
+            with tracing.span("ingest", variant=site.config.name, cycle=cycle.id, source=source):
+                state = patiently(fetch, f"ingest of {cycle}", site.profile.patience_seconds)
         except BaseException as error:
             cut_off = cycle.init_time + timedelta(hours=site.profile.cut_off_hours)
             if not isinstance(error, AnalysisMissing) or stages.now() >= cut_off:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
+from mosaic_core import tracing
 from mosaic_core.catalog import states
 from mosaic_core.catalog.models import ForecastRun
 from mosaic_core.cycle import Cycle
@@ -53,7 +54,8 @@ def timed(site: Site, run: ForecastRun, stage: str) -> Iterator[None]:
     what, began = f"{site.config.name} {run.cycle}: {stage}", time.monotonic()
     _log.info("%s begins", what)
     try:
-        yield
+        with tracing.span(stage, variant=run.variant, cycle=run.cycle.id, revision=run.revision):
+            yield
     except BaseException:
         seconds = round(time.monotonic() - began, 3)
         _log.info("%s failed after %.1f s", what, seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mosaic_core import tracing
 from mosaic_core.cycle import Cycle
 from mosaic_core.pipeline import records, steps
 from mosaic_core.pipeline.claims import claimed
@@ -22,7 +23,9 @@ def run_cycle(site: Site, cycle: Cycle, reporter: Reporter | None = None) -> Cyc
         MosaicError: the stage that failed; the catalog has the row, nothing is half published.
     """
     reporter = reporter or QUIET
-    with claimed(site.catalog, cycle, site.config.name) as alive:
+    variant = site.config.name
+    span = tracing.span("cycle", variant=variant, cycle=cycle.id)
+    with span, claimed(site.catalog, cycle, variant) as alive:
         ingested = steps.ingest(site, cycle, reporter)
         begun = steps.begin(site, cycle, ingested, backfill=True)
         if begun.outcome == "unchanged":

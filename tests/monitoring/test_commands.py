@@ -24,7 +24,7 @@ from tests.servers import free_port
 def words(world: World, pager: Receiver) -> list[str]:
     """Options that name the site; its alerts go to `pager`."""
     profile = {
-        "name": "site", "model": "hres", "source": {"kind": "grib", "folder": "/no/such/folder"},
+        "name": "site", "model": "hres", "source": {"kind": "grib", "path": "/no/such/folder"},
         "store": world.site.profile.store, "catalog": world.catalog_url, "members": 2, "steps": 4,
         "cycle": "2026-11-20T00Z",
     }  # fmt: skip
@@ -46,7 +46,8 @@ def test_test_really_sends_and_says_what_became_of_it(
     world: World, words: list[str], pager: Receiver
 ) -> None:
     sent = run("alerts", "test", *words, *alerts_of(world))
-    assert (sent.code, sent.out.split()) == (0, ["pager", "sent"])
+    assert sent.code == 0, sent.err
+    assert sent.out.split() == ["pager", "sent"]
     assert pager.events() == [("test", "test")]
     pager.answer = 401
     refused = run("alerts", "test", *words, *alerts_of(world), "--json")

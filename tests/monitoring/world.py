@@ -70,7 +70,7 @@ class World:
         profile = Profile(
             name="test",
             model="hres",
-            source={"kind": "grib", "folder": str(self.folder / "nothing")},
+            source={"kind": "grib", "path": str(self.folder / "nothing")},
             store=str(self.folder / "store"),
             catalog=self.catalog_url,
             members=2,
