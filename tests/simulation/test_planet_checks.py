@@ -82,13 +82,15 @@ def test_sound_analyses_pass_every_check(source: SimulatedSource, sound: xr.Data
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("grid", [(72, 37), (120, 61), (240, 121)])
-@pytest.mark.parametrize("truncation", [31, 42])
+@pytest.mark.parametrize(
+    ("truncation", "grid"),
+    [(31, (120, 61)), (31, (240, 121)), (42, (120, 61)), (42, (240, 121))],
+)
 def test_sound_analyses_of_other_days_and_grids_pass(
     truncation: int, grid: tuple[int, int]
 ) -> None:
     source = source_of(truncation, grid)
-    for days in (0, 9, 18):
+    for days in (0, 8):
         times = tuple(START + timedelta(days=days, hours=h) for h in (0, 6))
         assert failures(check(source, source.fetch(ERA5_82, times), times)) == {}, days
 
