@@ -31,10 +31,10 @@ class Scores(CatalogCore):
     def scored(
         self, model: str, truth_source: str, since: Cycle | None = None
     ) -> dict[tuple[Cycle, int], datetime]:
-        """When each forecast was verified against a truth: (cycle, lead hours) -> UTC."""
+        """When each forecast was last verified against a truth: (cycle, lead hours) -> UTC."""
         table = VerificationScore
         query = (
-            select(table.cycle, table.lead_hours, func.min(table.created))
+            select(table.cycle, table.lead_hours, func.max(table.created))
             .where(table.model == model, table.truth_source == truth_source)
             .where(table.metric == "rmse")
             .group_by(table.cycle, table.lead_hours)
