@@ -21,6 +21,10 @@ class Truth(Protocol):
     def name(self) -> str:
         """As it stands in the catalog and in keys."""
 
+    @property
+    def forward(self) -> bool:
+        """Whether it is best asked from the earliest time on."""
+
     def has(self, valid_time: datetime) -> bool:
         """Whether it is known at that time."""
 
@@ -30,6 +34,8 @@ class Truth(Protocol):
 
 class StoredAnalyses:
     """The analyses that a site has ingested."""
+
+    forward = False
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -58,6 +64,8 @@ class SimulatedTruth:
     Raises:
         ConfigurationError: the site's source does not simulate.
     """
+
+    forward = True  # it is integrated
 
     def __init__(self, site: Site) -> None:
         if not hasattr(site.source, "truth"):

@@ -141,6 +141,8 @@ def verify(
     ]
     due = sorted(_due(site, truth, runs, since, until, lead_hours), reverse=True)
     now, left = due[: settings.at_most], len(due) - settings.at_most
+    if truth.forward:
+        now.reverse()
     verifier = _Verifier(site, truth, settings)
     verified, failed = [], []
     on_progress(0, len(now))
