@@ -32,9 +32,8 @@ def show_published(site: Site, manifest: Manifest, timings: dict[str, float], ou
     name = manifest.variant
     text = _try(report.summary, site, manifest, timings, outcome)
     if text:
-        _try(
-            create_markdown_artifact, text, key=_key(name, "summary"), description=str(manifest.id)
-        )
+        title = report.title(manifest)
+        _try(create_markdown_artifact, text, key=_key(name, "summary"), description=title)
     table = report.product_table(manifest)
     _try(create_table_artifact, table, key=_key(name, "products"), description="Products")
     for asset, url in _try(report.quick_looks, site, manifest) or ():

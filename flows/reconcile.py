@@ -12,7 +12,7 @@ from typing import Any
 from prefect import flow, task
 
 from flows import artifacts
-from flows.reference import ForecastOn, plain_name, site_of
+from flows.reference import ForecastOn, fingerprint, plain_name, site_of
 from flows.submission import ask_for
 from flows.tasks import PATIENT
 from mosaic_core.pipeline import recovery
@@ -67,7 +67,8 @@ def start_due(profile: str, overrides: list[str], forecast_on: str) -> dict[str,
 
 def start(site: Site, due: Due, parameters: dict[str, Any]) -> None:
     """Ask for one attempt, once; one that ended without a word is counted as lost."""
-    key, tags = f"{site.profile.name}-{due.key}", [str(due.cycle), site.config.name, "reconciled"]
+    key = f"{fingerprint(parameters['profile'], parameters['overrides'])}-{due.key}"
+    tags = [str(due.cycle), site.config.name, "reconciled"]
     name = f"run-cycle/{site.profile.name}"
     run = ask_for(name, parameters, key, tags, part_of_this_run=False)
     if run.state is not None and run.state.is_final():

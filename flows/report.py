@@ -16,6 +16,10 @@ from mosaic_core.publication.manifest import Asset, Manifest
 PICTURE_WIDTH = 900
 
 
+def title(manifest: Manifest) -> str:
+    return f"{manifest.cycle} {manifest.variant} r{manifest.revision}"
+
+
 def verdict(manifest: Manifest) -> str:
     """One line: whether the cycle is good."""
     if manifest.missing:
@@ -30,7 +34,7 @@ def summary(site: Site, manifest: Manifest, timings: Mapping[str, float], outcom
     ensemble, model = manifest.ensemble, manifest.model
     hours = ensemble.steps * ensemble.step_hours
     parts = [
-        f"# {manifest.cycle} {manifest.variant} r{manifest.revision}",
+        f"# {title(manifest)}",
         verdict(manifest)
         + ("" if outcome == "published" else f" ({outcome}: it was there before)"),
         *(f"- {flag}" for flag in manifest.quality.flags),

@@ -9,22 +9,27 @@ Needs Chromium (`apt-get install chromium`), and nothing else besides the projec
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import io
+import itertools
+import json
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 from PIL import Image
+from websockets.sync.client import connect
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
-WAIT_MILLISECONDS = 25_000
+SETTLE_SECONDS = 10
 KINDS = {"summary": "markdown", "products": "table", "picture": "image", "progress": "progress"}
 
 
@@ -61,22 +66,66 @@ def artifacts(url: str, run: str) -> list[dict[str, Any]]:
     return list(answer.raise_for_status().json())
 
 
-def picture(url: str, name: str, height: int) -> None:
-    """Let Chromium draw a page, and keep it as a small PNG."""
+@contextlib.contextmanager
+def browser() -> Iterator[Callable[..., Any]]:
+    """A headless Chromium; a function that sends it one command of the DevTools protocol."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         sys.exit("Chromium is not installed")
-    with tempfile.TemporaryDirectory() as folder:
-        raw = Path(folder) / "raw.png"
-        subprocess.run(
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        process = subprocess.Popen(
             [program, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-             f"--user-data-dir={folder}/profile", f"--window-size=1280,{height}",
-             f"--virtual-time-budget={WAIT_MILLISECONDS}", f"--screenshot={raw}", url],
-            check=True, capture_output=True, timeout=300,
+             "--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        with Image.open(raw) as image:
-            out = io.BytesIO()
-            image.convert("RGB").quantize(128).save(out, "PNG", optimize=True)
+        try:
+            file = Path(folder, "DevToolsActivePort")
+            wait(lambda: file.exists() and file.read_text().count("\n") >= 1, "Chromium")
+            port = file.read_text().split()[0]
+            pages = httpx.get(f"http://127.0.0.1:{port}/json", timeout=60).json()
+            page = next(entry for entry in pages if entry["type"] == "page")
+            with connect(page["webSocketDebuggerUrl"], max_size=None) as socket:
+                numbers = itertools.count(1)
+
+                def send(method: str, **parameters: Any) -> Any:
+                    number = next(numbers)
+                    socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
+                    while True:
+                        answer = json.loads(socket.recv())
+                        if answer.get("id") == number:
+                            return answer.get("result", {})
+
+                yield send
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def wait(condition: Callable[[], Any], what: str, seconds: float = 300) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            sys.exit(f"waited {seconds:.0f} s for {what}")
+        time.sleep(0.5)
+
+
+def picture(send: Callable[..., Any], url: str, name: str, text: str, height: int) -> None:
+    """Draw a page, wait until it shows `text`, and keep it as a small PNG."""
+    shape = {"width": 1280, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    send("Emulation.setDeviceMetricsOverride", **shape)
+    send("Page.navigate", url=url)
+    look = f"document.body.innerText.toLowerCase().includes({json.dumps(text.lower())})"
+
+    def shown() -> bool:
+        found = send("Runtime.evaluate", expression=look)
+        return bool(found.get("result", {}).get("value"))
+
+    wait(shown, f"{text!r} at {url}")
+    time.sleep(SETTLE_SECONDS)
+    data = base64.b64decode(send("Page.captureScreenshot", format="png")["data"])
+    with Image.open(io.BytesIO(data)) as image:
+        out = io.BytesIO()
+        image.convert("RGB").quantize(128).save(out, "PNG", optimize=True)
     FIGURES.mkdir(exist_ok=True)
     (FIGURES / f"ui-{name}.png").write_bytes(out.getvalue())
     sys.stdout.write(f"docs/figures/ui-{name}.png {len(out.getvalue()) // 1000} kB\n")
@@ -90,11 +139,13 @@ def main() -> None:
     with contextlib.nullcontext(given.url) if given.url else demo(given.port) as url:
         run = newest_run(url)
         found = artifacts(url, run["id"])
-        picture(f"{url}/runs/flow-run/{run['id']}", "run", 900)
-        picture(f"{url}/runs/flow-run/{run['id']}?tab=Artifacts", "artifacts", 1000)
-        for name, kind in KINDS.items():
-            one = next(entry for entry in found if entry["type"] == kind)
-            picture(f"{url}/artifacts/artifact/{one['id']}", name, 1000)
+        page = f"{url}/runs/flow-run/{run['id']}"
+        with browser() as send:
+            picture(send, page, "run", run["name"], 900)
+            for name, kind in KINDS.items():
+                one = next(entry for entry in found if entry["type"] == kind)
+                where = f"{url}/artifacts/artifact/{one['id']}"
+                picture(send, where, name, one["key"], 1000)
 
 
 if __name__ == "__main__":

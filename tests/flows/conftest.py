@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from flows.plan import plan_file
+from mosaic_core.catalog.catalog import Catalog
 from mosaic_core.cycle import Cycle
 from tests.flows.orchestra import Orchestra
 from tests.pipeline.world import World, analyses, write_source
@@ -41,6 +42,16 @@ def world_of(folder: Path, cycles: list[Cycle], **more: Any) -> World:
     return World(folder, settings=settings, **more)
 
 
+def database(server: str) -> str:
+    """URL of a new database."""
+    import psycopg
+
+    name = f"flows_{uuid.uuid4().hex}"
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"{server}/{name}"
+
+
 @pytest.fixture(scope="session")
 def site(
     tmp_path_factory: pytest.TempPathFactory,
@@ -49,20 +60,14 @@ def site(
     postgres_server: str,  # noqa: F811
 ) -> World:
     """A site on PostgreSQL and S3."""
-    import psycopg
-
-    name = f"flows_{uuid.uuid4().hex}"
-    with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    from mosaic_core.catalog.catalog import Catalog
-
-    with Catalog(f"{postgres_server}/{name}", check=False) as catalog:
+    url = database(postgres_server)
+    with Catalog(url, check=False) as catalog:
         catalog.upgrade()
     folder = tmp_path_factory.mktemp("flows") / "world"
     events = {"webhook": "http://127.0.0.1:9/", "secret": "${WEBHOOK_SECRET}"}
     return world_of(
         folder, cycles, store=f"s3://forecasts/{uuid.uuid4().hex}",
-        catalog=f"{postgres_server}/{name}", settings={"events": events},
+        catalog=url, settings={"events": events},
     )  # fmt: skip
 
 
@@ -84,10 +89,17 @@ def orchestra(
     site: World,
     plan: Path,
     s3_server: dict[str, str],  # noqa: F811
+    postgres_server: str,  # noqa: F811
 ) -> Iterator[Orchestra]:
     """A server with the deployments of `site`, its schedules asleep, and a worker of each pool."""
     folder = tmp_path_factory.mktemp("prefect")
-    given = {**s3_server, **SECRETS, "MOSAIC_TEST_PAUSE": str(folder / "pause")}
+    own = database(postgres_server).replace("postgresql://", "postgresql+asyncpg://")
+    given = {
+        **s3_server,
+        **SECRETS,
+        "MOSAIC_TEST_PAUSE": str(folder / "pause"),
+        "PREFECT_API_DATABASE_CONNECTION_URL": own,
+    }
     made = Orchestra(folder, given)
     try:
         made.start_server()

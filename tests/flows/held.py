@@ -53,10 +53,10 @@ class Held:
             self.orchestra.completed(self.orchestra.trigger("reconcile/tiny", **given))
             return self.published()
 
-        until(look, "the cycle to be published", 480)
+        until(look, "the cycle to be published")
 
     def require_published_once(self, digest: str) -> None:
-        until(self.published, "the cycle to be published", 480)
+        until(self.published, "the cycle to be published")
         manifest = client.manifest(self.world.store)
         assert (manifest.cycle, manifest.revision) == (self.cycle, 1)
         assert manifest.digest == digest

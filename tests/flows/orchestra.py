@@ -20,7 +20,7 @@ from flows.up import end, environment
 from tests.servers import free_port
 
 ROOT = Path(__file__).parent.parent.parent
-PATIENCE = 240.0
+PATIENCE = 900.0
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 # Shorter than Prefect's own, so that a test does not wait for the next poll.
 QUICK = {

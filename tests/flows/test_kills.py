@@ -99,5 +99,5 @@ def test_kill_of_the_server_for_a_while_delays_the_cycle_and_no_more(
     held.go_on()
     time.sleep(AWAY_SECONDS)
     held.orchestra.start_server()
-    held.orchestra.completed(held.run, 480)
+    held.orchestra.completed(held.run)
     held.require_published_once(unbroken)
