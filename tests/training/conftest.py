@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import contextlib
+import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
+from mosaic_core.training.log import Log
+from mosaic_core.training.recipe import Recipe
+from mosaic_core.training.trainer import Trainer
+from mosaic_core.training.world import World
 from tests.training import world
 
 
@@ -27,11 +34,43 @@ def atmosphere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def site(tmp_path: Path, atmosphere: Path) -> Path:
-    """A folder with an archive, static fields, a model and a recipe."""
+def furnish(folder: Path, atmosphere: Path) -> Path:
     for name in ("archive.zarr", "static.npz"):
-        (tmp_path / name).symlink_to(atmosphere / name)
-    world.model_file(tmp_path)
-    world.write_recipe(tmp_path)
-    return tmp_path
+        (folder / name).symlink_to(atmosphere / name)
+    world.model_file(folder)
+    world.write_recipe(folder)
+    return folder
+
+
+@pytest.fixture
+def site(tmp_path: Path, atmosphere: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with an archive, static fields, a model and a recipe."""
+    monkeypatch.chdir(tmp_path)
+    return furnish(tmp_path, atmosphere)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A folder in which the recipe of `site` was trained without a break."""
+
+    folder: Path
+    recipe: Recipe
+
+    @property
+    def log(self) -> Log:
+        return Log(self.folder)
+
+
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory: pytest.TempPathFactory, atmosphere: Path) -> Path:
+    folder = furnish(tmp_path_factory.mktemp("trained"), atmosphere)
+    torch.set_num_threads(1)
+    with contextlib.chdir(folder):
+        assert Trainer(world.recipe(folder), folder / "unbroken", World()).run()
+    return folder / "unbroken"
+
+
+@pytest.fixture
+def unbroken(site: Path, trained_once: Path) -> Trained:
+    shutil.copytree(trained_once, site / "unbroken")
+    return Trained(site / "unbroken", world.recipe(site))

@@ -218,7 +218,7 @@ def test_a_damaged_chunk_is_named(tmp_path: Path) -> None:
 def test_a_recipe_that_cannot_be_right_is_refused(
     tmp_path: Path, change: dict[str, Any], expected: str
 ) -> None:
-    content = world.recipe_content(tmp_path) | change
+    content = world.recipe_content() | change
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(ConfigurationError) as caught:

@@ -102,13 +102,16 @@ def time_of(step: int) -> datetime:
     return START + step * timedelta(hours=6)
 
 
-def recipe_content(folder: Path, **changes: Any) -> dict[str, Any]:
-    """Sixty times for training, twenty for validation; some updates at one and two steps."""
+def recipe_content(**changes: Any) -> dict[str, Any]:
+    """Sixty times for training, twenty for validation; some updates at one and two steps.
+
+    Paths are relative: the fixture `site` is the current folder.
+    """
     return {
         "name": "tiny",
-        "model": str(folder / "tiny.yaml"),
+        "model": "tiny.yaml",
         "data": {
-            "inputs": str(folder / "archive.zarr"),
+            "inputs": "archive.zarr",
             "train": {"start": START.isoformat(), "end": time_of(60).isoformat()},
             "validation": {"start": time_of(62).isoformat(), "end": time_of(82).isoformat()},
             "statistics_samples": 20,
@@ -129,7 +132,7 @@ def recipe_content(folder: Path, **changes: Any) -> dict[str, Any]:
 
 def write_recipe(folder: Path, **changes: Any) -> Path:
     path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe_content(folder, **changes)))
+    path.write_text(yaml.safe_dump(recipe_content(**changes)))
     return path
 
 
