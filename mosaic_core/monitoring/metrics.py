@@ -1,6 +1,6 @@
 """What is measured, as Prometheus metrics: read from catalog and store at each scrape.
 
-Quantiles and ratios are over the runs of the last 30 days; `_total` metrics count since the
+Percentiles and ratios are over the runs of the last 30 days; `_total` metrics count since the
 beginning and only ever grow.
 """
 
@@ -25,7 +25,7 @@ from mosaic_core.monitoring.facts import DONE, StoreFacts, Watched, read_disks, 
 from mosaic_core.monitoring.message import without_passwords
 
 WINDOW: Final = timedelta(days=30)
-QUANTILES: Final = (0.5, 0.95, 0.99)
+PERCENTILES: Final = (50, 95, 99)
 
 
 class SiteCollector(Collector):
@@ -151,13 +151,13 @@ def _of_runs(site: Watched, runs: Sequence[ForecastRun], now: datetime) -> Itera
             outcomes.setdefault(run.variant, []).append(run.state in DONE)
     yield _gauge(
         "mosaic_stage_seconds", "How long a stage took.",
-        [((*key, str(q)), _quantile(v, q)) for key, v in stages.items() for q in QUANTILES],
-        ["variant", "stage", "quantile"],
+        [((*key, str(p)), _percentile(v, p)) for key, v in stages.items() for p in PERCENTILES],
+        ["variant", "stage", "percentile"],
     )  # fmt: skip
     yield _gauge(
         "mosaic_publication_delay_seconds", "From the initial time to the publication.",
-        [((key, str(q)), _quantile(v, q)) for key, v in delays.items() for q in QUANTILES],
-        ["variant", "quantile"],
+        [((key, str(p)), _percentile(v, p)) for key, v in delays.items() for p in PERCENTILES],
+        ["variant", "percentile"],
     )  # fmt: skip
     yield _gauge(
         "mosaic_success_ratio", "Share of the finished runs that published, 0..1.",
@@ -280,10 +280,10 @@ def _published(run: ForecastRun | None) -> datetime:
     return found or datetime.min.replace(tzinfo=UTC)
 
 
-def _quantile(values: Sequence[float], q: float) -> float:
+def _percentile(values: Sequence[float], p: float) -> float:
     """By linear interpolation between the sorted values."""
     ordered = sorted(values)
-    place = q * (len(ordered) - 1)
+    place = p / 100 * (len(ordered) - 1)
     below = int(place)
     above = min(below + 1, len(ordered) - 1)
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])

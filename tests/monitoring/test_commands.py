@@ -150,14 +150,14 @@ def test_status_of_a_site_where_nothing_has_run(tmp_path: Path) -> None:
 
 
 def test_status_shows_stages_attempts_ages_and_what_failed(world: World, words: list[str]) -> None:
-    good = run("status", *words)
+    good = run("status", *words, COLUMNS="200")
     assert good.code == 0, good.err
-    for word in ("published", "forecast 80", "T+0:30", "newest published: hres 2026-11-19T18Z"):
+    for word in ("published", "forecast 80", "T+6:30", "newest published: hres 2026-11-19T18Z"):
         assert word in good.out
     with Catalog(world.catalog_url) as catalog:
         failed = catalog.start_run(Cycle.parse("2026-11-20T00Z"), "hres")
         catalog.set_state(failed, "failed", error="the [red] GPU is gone")
-    bad = run("status", *words)
+    bad = run("status", *words, COLUMNS="200")
     assert bad.code == 10
     assert "the [red] GPU is gone" in bad.out
     assert "the newest run, hres 2026-11-20T00Z r1, has failed" in bad.err

@@ -90,7 +90,7 @@ def test_metrics_say_what_happened(busy: World) -> None:
 OTHER = "era5"
 
 
-def test_quantiles_and_shares_are_of_the_runs_of_the_last_30_days(world: World) -> None:
+def test_percentiles_and_shares_are_of_the_runs_of_the_last_30_days(world: World) -> None:
     now = datetime.now(UTC)
     cycles = [Cycle.latest_before(now).shift(-6 * i) for i in range(1, 6)]
     seconds = [10.0, 20.0, 30.0, 40.0, 50.0]
@@ -108,10 +108,10 @@ def test_quantiles_and_shares_are_of_the_runs_of_the_last_30_days(world: World) 
         catalog.set_state(failed, "failed", error="no GPU")
     found = samples(world)
     stage = {"variant": OTHER, "stage": "forecast"}
-    assert value(found, "mosaic_stage_seconds", **stage, quantile="0.5") == 30
-    assert value(found, "mosaic_stage_seconds", **stage, quantile="0.95") == pytest.approx(48)
-    assert value(found, "mosaic_stage_seconds", **stage, quantile="0.99") == pytest.approx(49.6)
-    delay = {"variant": OTHER, "quantile": "0.5"}
+    assert value(found, "mosaic_stage_seconds", **stage, percentile="50") == 30
+    assert value(found, "mosaic_stage_seconds", **stage, percentile="95") == pytest.approx(48)
+    assert value(found, "mosaic_stage_seconds", **stage, percentile="99") == pytest.approx(49.6)
+    delay = {"variant": OTHER, "percentile": "50"}
     assert value(found, "mosaic_publication_delay_seconds", **delay) == 3000
     assert value(found, "mosaic_success_ratio", variant=OTHER) == pytest.approx(5 / 6)
     assert value(found, "mosaic_runs", variant=OTHER, state="failed") == 1
