@@ -16,6 +16,7 @@ from mosaic_core.model.network import Block, Mosaic
 from mosaic_core.model.rollout import next_state, normalise, phase_advance, phases
 from mosaic_core.training.loss import area_weights, channel_weights, fair_crps
 from mosaic_core.training.recipe import Recipe
+from mosaic_core.training.spectrum import SpectralLoss
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,14 @@ class Objective(nn.Module):
     area: Tensor
     weight: Tensor
 
-    def __init__(self, network: Mosaic, statistics: Statistics, recipe: Recipe) -> None:
+    def __init__(
+        self,
+        network: Mosaic,
+        statistics: Statistics,
+        recipe: Recipe,
+        scale: Tensor | None = None,
+    ) -> None:
+        """`scale` of `mosaic_core.training.spectrum` is needed where a phase has `spectral`."""
         super().__init__()
         self.network, self.recipe = network, recipe
         config = network.config
@@ -54,6 +62,9 @@ class Objective(nn.Module):
         }
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
+        self.spectral = None
+        if scale is not None:
+            self.spectral = SpectralLoss(config.lat_lon, scale, tables["weight"])
         if recipe.recompute:
             for module in network.modules():
                 if isinstance(module, Block):
@@ -61,7 +72,9 @@ class Objective(nn.Module):
                         checkpoint, module.forward, use_reentrant=False
                     )
 
-    def forward(self, history: Tensor, targets: Tensor, time: Tensor, noise: Tensor) -> Tensor:
+    def forward(
+        self, history: Tensor, targets: Tensor, time: Tensor, noise: Tensor, spectral: float = 0.0
+    ) -> Tensor:
         """The loss of a batch of windows.
 
         Args:
@@ -69,6 +82,7 @@ class Objective(nn.Module):
             targets: (window, step, longitude, latitude, channel).
             time: phases of day and year at the start of each step, (window, step, 2).
             noise: raw noise, (window, member, step, noise_dim).
+            spectral: weight of the spectral loss beside that at points.
 
         Returns:
             A scalar, float32.
@@ -82,7 +96,11 @@ class Objective(nn.Module):
             following = self.step(states, now, z, recompute=targets.shape[1] > 1)
             ensemble = following.view(windows, members, *following.shape[1:]).transpose(0, 1)
             error = fair_crps(ensemble / self.change, targets[:, step] / self.change)
-            losses.append((error * self.area * self.weight).mean())
+            loss = (error * self.area * self.weight).mean()
+            if spectral:
+                assert self.spectral is not None
+                loss = loss + spectral * self.spectral(ensemble, targets[:, step])
+            losses.append(loss)
             states = torch.cat((states[:, 1:], following[:, None]), dim=1)
         return torch.stack(losses).mean()
 

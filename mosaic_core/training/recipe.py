@@ -84,6 +84,7 @@ class Phase:
         batch: windows an update, over all processes.
         members: of the ensemble in the loss; None takes the recipe's. With 1 the noise is zero and
             the loss the mean absolute error: a cheap start, before perturbations are learned.
+        spectral: weight of the loss in spectral space beside that at points.
         learning_rate: after the warm-up; falls to `final` of it along a half cosine.
         warm_up: updates of linear warm-up.
         final: share of the learning rate at the end of the phase.
@@ -93,6 +94,7 @@ class Phase:
     rollout: int = 1
     batch: int = 1
     members: int | None = None
+    spectral: float = 0.0
     learning_rate: float = 1e-3
     warm_up: int = 0
     final: float = 1.0

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,7 @@ from mosaic_core.training.picture import loss_picture
 from mosaic_core.training.recipe import Phase, Recipe
 from mosaic_core.training.resume import TrainingState
 from mosaic_core.training.schedule import learning_rate
+from mosaic_core.training.spectrum import measure_scale
 from mosaic_core.training.validation import Scores, validate
 from mosaic_core.training.windows import Window, read_ahead
 from mosaic_core.training.world import World
@@ -97,7 +98,10 @@ class Trainer:
         version = model_files.version_of(self.config, start.file)
         network = model_files.load_model(self.config, start.file, version, world.device).network
         network.train().requires_grad_(True)
-        self.objective = Objective(network, self.statistics, recipe).to(world.device)
+        scale = None
+        if any(phase.spectral for phase in recipe.phases):
+            scale = measure_scale(self.train, timedelta(hours=self.config.step_hours))
+        self.objective = Objective(network, self.statistics, recipe, scale).to(world.device)
         self.ema = {k: v.detach().clone() for k, v in network.named_parameters()}
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=0.0, betas=recipe.betas, weight_decay=recipe.weight_decay
@@ -239,7 +243,7 @@ class Trainer:
         history = torch.stack([w.history for w in windows]).to(device)
         targets = torch.stack([w.targets for w in windows]).to(device)
         phases = step_phases(self.network, [w.time for w in windows], rollout).to(device)
-        loss: Tensor = self.parallel(history, targets, phases, noise.to(device))
+        loss: Tensor = self.parallel(history, targets, phases, noise.to(device), phase.spectral)
         return loss
 
     def _apply(self, loss: Tensor) -> float:
