@@ -190,6 +190,7 @@ def test_a_checkpoint_that_led_straight_to_it_is_set_aside(site: Path) -> None:
     assert max(float(value.abs().max()) for value in found.state.weights.values()) < 100
 
 
+@pytest.mark.slow
 def test_one_batch_is_learned_by_heart(site: Path) -> None:
     """The same two windows again and again: the loss falls under a fifth of what it was."""
     content = world.recipe_content()["data"]
@@ -293,6 +294,7 @@ def test_validation_finds_spread_equal_to_error_where_truth_is_one_of_the_member
     np.testing.assert_allclose(scores.crps, 1 / np.sqrt(2 * np.pi), rtol=0.06)
 
 
+@pytest.mark.slow
 def test_what_is_left_out_stands_in_the_card_also_after_resuming(site: Path) -> None:
     (site / "archive.zarr").unlink()
     values = world.waves(84)
@@ -349,6 +351,7 @@ def test_the_card_of_a_stopped_training_says_so(site: Path) -> None:
     assert "None was made yet" in text
 
 
+@pytest.mark.slow
 def test_half_precision_trains_and_stays_near(site: Path, unbroken: Trained) -> None:
     found = losses(train(world.recipe(site, precision="bfloat16"), site / "half"))
     assert found[0] != losses(unbroken)[0]
@@ -362,6 +365,7 @@ def test_a_batch_that_cannot_be_dealt_out_is_refused(site: Path) -> None:
         Trainer(world.recipe(site), site / "out", World(0, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [{"step_hours": 12}, {"history": 3}, {"history": 1}, {"neighbours": 3}]
 )
