@@ -25,6 +25,7 @@ from mosaic_core.catalog.claims import subject
 from mosaic_core.catalog.models import Claim
 from mosaic_core.cycle import Cycle
 from mosaic_core.errors import CycleBusy, MosaicError
+from mosaic_core.pipeline.patience import patiently
 
 CLAIM_SECONDS = 120.0
 HEARTBEAT_SECONDS = CLAIM_SECONDS / 4
@@ -122,7 +123,9 @@ def _awaited(catalog: Catalog, cycle: Cycle, variant: str, part: int, wait: floa
     end = time.monotonic() + wait
     while True:
         try:
-            return _claim(catalog, cycle, variant, part)
+            return patiently(
+                lambda: _claim(catalog, cycle, variant, part), f"claim on {cycle}", CLAIM_SECONDS
+            )
         except CycleBusy:
             if time.monotonic() >= end:
                 raise

@@ -15,28 +15,34 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 15.0
 _log = logging.getLogger(__name__)
 
 
-def patiently(work: Callable[[], T], what: str, seconds: float) -> T:
+def patiently(
+    work: Callable[[], T],
+    what: str,
+    seconds: float,
+    progress: Callable[[], object] = lambda: None,
+) -> T:
     """Do work that can be repeated; again, with growing pauses, while store or catalog are away.
 
     Args:
         what: names the work in the log.
-        seconds: for how long an outage is waited out. Work that went on for longer than that
-            before it failed has met a new outage.
+        seconds: for how long an outage is waited out.
+        progress: how far the work has come, by what is safely written; where it went on since
+            the last failure, this is another outage.
 
     Raises:
         StoreUnreachable, CatalogUnreachable: the outage lasted longer.
     """
-    since, pause = time.monotonic(), FIRST_PAUSE
     away: float | None = None
+    pause, reached = FIRST_PAUSE, progress()
     while True:
         try:
             return work()
         except (StoreUnreachable, CatalogUnreachable) as error:
             now = time.monotonic()
-            if away is None or now - since > seconds:
-                away, pause = now, FIRST_PAUSE
+            if away is None or progress() != reached:
+                away, pause, reached = now, FIRST_PAUSE, progress()
             if now - away + pause > seconds:
                 raise
             _log.warning("%s waits %.0f s and goes on: %s", what, pause, error.found)
         time.sleep(pause * random.uniform(0.8, 1.2))
-        since, pause = time.monotonic(), min(2 * pause, LONGEST_PAUSE)
+        pause = min(2 * pause, LONGEST_PAUSE)

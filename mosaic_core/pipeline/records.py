@@ -29,8 +29,18 @@ _ORDER = ("waiting", "forecasting", "products", "publishing")
 _log = logging.getLogger(__name__)
 
 
-def step(site: Site, cycle: Cycle, revision: int, name: str, work: Callable[[ForecastRun], T]) -> T:
+def step(
+    site: Site,
+    cycle: Cycle,
+    revision: int,
+    name: str,
+    work: Callable[[ForecastRun], T],
+    progress: Callable[[], object] = lambda: None,
+) -> T:
     """Do the work of a step on its run: a store that is away is waited for, a failure recorded.
+
+    Args:
+        progress: as `patiently` takes it.
 
     Raises:
         CatalogError: the run was never begun.
@@ -42,7 +52,7 @@ def step(site: Site, cycle: Cycle, revision: int, name: str, work: Callable[[For
 
     run = patiently(find, what, seconds)
     try:
-        return patiently(lambda: work(find()), what, seconds)
+        return patiently(lambda: work(find()), what, seconds, progress)
     except BaseException as error:
         fail(site, run, error)
         raise

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from mosaic_core.catalog.models import ForecastRun
 from mosaic_core.cycle import Cycle
@@ -32,6 +33,9 @@ from mosaic_core.pipeline.watch import Watch
 from mosaic_core.products.product import ProductFailure
 from mosaic_core.publication import events, layout
 from mosaic_core.publication.manifest import Manifest
+
+if TYPE_CHECKING:
+    from mosaic_core.ensemble.run import Progress
 
 __all__ = ["begin", "forecast", "ingest", "join", "products", "publish"]
 _log = logging.getLogger(__name__)
@@ -59,6 +63,7 @@ def forecast(
             f"{site.profile.members_per_run} a run",
         )
     name = "forecast" if len(members) == 1 else f"forecast-{part}"
+    reached = 0
 
     def work(run: ForecastRun, alive: Callable[[], None]) -> Forecasted:
         if _is_published(site, run) or part not in _due_parts(site, run):
@@ -67,10 +72,16 @@ def forecast(
         began = time.monotonic()
         records.bring(site, run, "forecasting")
         watch = Watch(site, run, reporter, alive)
+
+        def on_progress(progress: Progress) -> None:
+            nonlocal reached
+            reached = max(reached, progress.lead_hours)
+            watch.on_progress(progress)
+
         with records.timed(site, run, name):
             device = stages.forecast(
                 site, cycle, records.state_of(site, run), revision, members[part - 1],
-                discard=watch.discard, begin=watch.begin, on_progress=watch.on_progress,
+                discard=watch.discard, begin=watch.begin, on_progress=on_progress,
             )  # fmt: skip
         site.catalog.note_run(run, device=device)
         seconds = round(time.monotonic() - began, 3)
@@ -79,7 +90,9 @@ def forecast(
     with claimed(site.catalog, cycle, variant, part) as alive:
         steps = f"{len(members[part - 1])} members, {site.profile.steps} steps"
         reporter.stage("forecast", steps)
-        return records.step(site, cycle, revision, name, lambda run: work(run, alive))
+        return records.step(
+            site, cycle, revision, name, lambda run: work(run, alive), lambda: reached
+        )
 
 
 def join(site: Site, cycle: Cycle, revision: int) -> None:

@@ -1,4 +1,4 @@
-"""Worlds of the pipeline's tests, with sites opened in this process."""
+"""Worlds of the pipeline's tests, whose past is made in this process."""
 
 from __future__ import annotations
 
@@ -8,20 +8,50 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.pipeline.conftest import past, second, unbroken, world
-from tests.pipeline.world import World
-from tests.recovery.sites import SPLIT, split_world
+from mosaic_core.cycle import Cycle
+from mosaic_core.pipeline.run import run_cycle
+from tests.pipeline.world import FIRST, SECOND, World, copy_of
+from tests.recovery.sites import SPLIT, site_of, split_world
 
-__all__ = ["past", "second", "unbroken", "world"]
 
-
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
     """As the processes of the tests have it: sums come out alike."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def published(world: World, cycle: Cycle) -> World:
+    site = site_of(world)
+    assert run_cycle(site, cycle).outcome == "published"
+    site.catalog.close()
+    return world
+
+
+@pytest.fixture(scope="session")
+def past(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A site that has published its first cycle; to be copied, not used."""
+    return published(World(tmp_path_factory.mktemp("past") / "world"), FIRST)
+
+
+@pytest.fixture(scope="session")
+def unbroken(past: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A site that has published its second cycle too, without any disturbance."""
+    return published(copy_of(past, tmp_path_factory.mktemp("unbroken") / "world"), SECOND)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """A site where nothing has run yet."""
+    return World(tmp_path / "world")
+
+
+@pytest.fixture
+def second(past: World, tmp_path: Path) -> World:
+    """A site of its own that has published its first cycle; the second is due."""
+    return copy_of(past, tmp_path / "world")
 
 
 @pytest.fixture
