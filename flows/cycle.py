@@ -45,7 +45,8 @@ def run_cycle(
         )
         ingested = analyses(profile, settings, str(when))
         begun = tasks.begin(profile, settings, str(when), ingested, backfill)
-        rename(f"{when} {site.config.name} r{begun['revision']}")
+        variant = site.config.name
+        rename(f"{when} {variant} r{begun['revision']}", str(when), variant)
         if begun["outcome"] == "superseded":
             return Completed(name="Skipped", message=f"{when} is not run: {begun['reason']}")
         if begun["outcome"] == "unchanged":

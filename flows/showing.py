@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
@@ -33,7 +34,9 @@ def rename(name: str, *tags: str) -> None:
         return
     try:
         with get_client(sync_client=True) as client:
-            client.update_flow_run(flow_run.id, name=name, tags=[*(flow_run.tags or []), *tags])
+            identity = UUID(flow_run.id)
+            known = client.read_flow_run(identity).tags
+            client.update_flow_run(identity, name=name, tags=sorted({*known, *tags}))
     except Exception as error:  # a name is no part of a forecast
         _log.warning("this run could not be named %s: %s", name, error)
 

@@ -97,7 +97,7 @@ class Orchestra:
 
     def healthy(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/health", timeout=10).is_success
+            return httpx.get(f"{self.url}/health", timeout=60).is_success
         except httpx.TransportError:
             return False
 
