@@ -13,6 +13,20 @@ from mosaic_core.pipeline.run import run_cycle
 from tests.pipeline.world import FIRST, SECOND, World, copy_of
 from tests.recovery.sites import SPLIT, site_of, split_world
 
+# The quick suite has the parts that matter most, and one outage of the store and the catalog each.
+SLOW = (
+    "[store, in an analysis]", "[store, in a marker]", "[store, in a product]", "[store, at latest]",
+    "[catalog, at the claim]", "[catalog, at a state]", "[catalog, at a note]", "to_rounding",
+    "fill_one_store", "from_the_same_ensemble[s3]", "is_made_again", "_and_then_runs",
+    "removes_it_when_told",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.name.endswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
