@@ -15,7 +15,8 @@ from tests.recovery.sites import SPLIT, site_of, split_world
 
 # The quick suite has the parts that matter most, and one outage of the store and the catalog each.
 SLOW = (
-    "[store, in an analysis]", "[store, in a marker]", "[store, in a product]", "[store, at latest]",
+    "[store, in an analysis]", "[store, in a marker]", "[store, in a product]",
+    "[store, at latest]",
     "[catalog, at the claim]", "[catalog, at a state]", "[catalog, at a note]", "to_rounding",
     "fill_one_store", "from_the_same_ensemble[s3]", "is_made_again", "_and_then_runs",
     "removes_it_when_told",
