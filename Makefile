@@ -1,4 +1,4 @@
-# `make demo` runs a whole forecast cycle, `make test` the tests; both set everything up first.
+# `make demo` runs forecast cycles and verifies them, `make test` the tests; both set everything up first.
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 .PHONY: demo test test-slow check format benchmarks lock clean help
 
 help:
-	@echo "make demo        a forecast cycle on the embedded defaults: folder, SQLite, CPU"
+	@echo "make demo        forecasts of a simulated atmosphere, published and verified"
 	@echo "make test        the fast tests"
 	@echo "make test-slow   the slow tests"
 	@echo "make check       formatting, lint, types, import contracts"

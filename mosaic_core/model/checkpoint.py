@@ -296,6 +296,7 @@ def write_model(config: ModelConfig, file: ModelFile, target: Path) -> None:
     partial = target.with_name(target.name + ".partial")
     try:
         save_file(tensors, partial, metadata)
+        partial.chmod(0o644)  # the writer leaves it readable by its owner alone
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
