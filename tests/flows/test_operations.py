@@ -129,9 +129,15 @@ def test_a_superseded_or_late_scheduled_run_is_skipped_and_says_why(
 
 
 def test_a_deployed_cron_has_scheduled_runs_at_the_four_times(
-    orchestra: Orchestra, site: World, plan: Path
+    orchestra: Orchestra, site: World, plan: Path, tmp_path: Path
 ) -> None:
-    orchestra.deploy(site.profile, plan)
+    content = yaml.safe_load(plan.read_text())
+    for entry in content["deployments"]:
+        if entry["entrypoint"] != "flows.cycle.run_cycle":
+            entry.pop("schedules", None)  # those of every few minutes would run here
+    only = tmp_path / "only.yaml"
+    only.write_text(yaml.safe_dump(content))
+    orchestra.deploy(site.profile, only)
     try:
 
         def times() -> set[str]:
