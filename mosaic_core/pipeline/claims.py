@@ -58,6 +58,8 @@ def claimed(
         yield held[key]
         return
     claim = _awaited(catalog, cycle, variant, part, wait)
+    if part == 0:
+        _release_dead(catalog, cycle, variant)
     with _prolonged(catalog, claim) as alive:
         token = _held.set({**held, key: alive})
         try:
@@ -117,6 +119,13 @@ def held_parts(catalog: Catalog, cycle: Cycle, variant: str) -> list[Claim]:
         if (claim.cycle, claim.variant) == (cycle, variant) and claim.part >= 0
         and claim.owner != owner() and not has_died(claim.owner)
     ]  # fmt: skip
+
+
+def _release_dead(catalog: Catalog, cycle: Cycle, variant: str) -> None:
+    """Release what processes that died here held below a cycle: nobody may ask for it again."""
+    for claim in catalog.claims():
+        if (claim.cycle, claim.variant) == (cycle, variant) and has_died(claim.owner):
+            catalog.release(claim)
 
 
 def _awaited(catalog: Catalog, cycle: Cycle, variant: str, part: int, wait: float) -> Claim:

@@ -267,7 +267,7 @@ def test_a_question_that_has_no_answer_is_refused(
 
 
 def test_a_forecast_that_cannot_be_verified_is_an_exit_code(world: World, newest: Cycle) -> None:
-    zarr.open_group(ensemble_of(world, CYCLES[0]))["temperature"][0, 0, 0, 3, 4] = np.inf
+    zarr.open_group(ensemble_of(world, CYCLES[0]))["2m_temperature"][0, 0, 3, 4] = np.inf
     from mosaic_core.cli import app
 
     outcome = CliRunner().invoke(app, ["verify", str(newest), "-p", world.profile, "--json"])
