@@ -152,6 +152,8 @@ def draw(results: dict[str, dict[str, Any]]) -> bytes:
             axes.axhspan(0.9, 1.1, color="0.92", zorder=0)
             axes.set(xscale="log", xlabel="total wavenumber", title=f"{hours} h, 500 hPa")
             axes.set(ylim=(0, 2), xlim=(1, 31))
+            axes.set_xticks([1, 2, 5, 10, 20, 31], ["1", "2", "5", "10", "20", "31"])
+            axes.minorticks_off()
         panels[0].set_ylabel("kinetic energy, member / truth")
         panels[0].legend(frameon=False)
         buffer = io.BytesIO()
