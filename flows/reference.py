@@ -48,7 +48,9 @@ def cycle_of(profile: Profile, cycle: str | None, scheduled: datetime) -> Cycle:
 
 def scheduled() -> datetime:
     """When this run was to start, UTC."""
-    return (flow_run.scheduled_start_time or datetime.now(UTC)).astimezone(UTC)
+    time = flow_run.scheduled_start_time
+    # Prefect's own kind of time loses its zone in arithmetic.
+    return datetime.fromtimestamp(time.timestamp(), UTC) if time else datetime.now(UTC)
 
 
 def run_name() -> str:

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 _COLUMNS = {
     "rmse": "RMSE",
-    "to_persistence": "/ persistence",
-    "to_climatology": "/ climatology",
-    "spread_skill": "spread/skill",
+    "to_persistence": "/ persist.",
+    "to_climatology": "/ clim.",
+    "spread_skill": "spr./skill",
     "fair_crps": "fair CRPS",
     "crpss": "CRPSS",
     "acc": "ACC",

@@ -79,7 +79,7 @@ def test_the_demo_forecasts_publishes_verifies_and_repeats_nothing(profile: Path
     store = profile.parent / "store"
     for day in ("02", "03"):
         assert (store / f"forecasts/v1/tiny/2026/01/{day}/00Z/manifest.json").is_file()
-    for column in ("RMSE", "/ persistence", "spread/skill", "fair CRPS"):
+    for column in ("RMSE", "/ persist.", "spr./skill", "fair CRPS"):
         assert column in said
     for row in ("z500 (m)", "t850 (K)", "u850 (m/s)", "msl (hPa)"):
         assert row in said
