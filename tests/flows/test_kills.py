@@ -20,7 +20,7 @@ from tests.flows.orchestra import Orchestra, kill
 from tests.pipeline.command import mosaic
 from tests.pipeline.world import World, copy_of
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.acceptance
 AWAY_SECONDS = 30
 SETTINGS = {"products": ["statistics"], "recovery": {"quiet_minutes": 0.25}}
 

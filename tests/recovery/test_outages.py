@@ -217,7 +217,7 @@ def proxies(s3_server: dict[str, str], postgres_server: str) -> Iterator[tuple[P
         proxy.down()
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 @pytest.mark.parametrize("what", ["store", "catalog", "both"])
 def test_servers_that_are_away_for_a_minute_in_the_middle_of_a_rollout(
     what: str, tmp_path: Path, proxies: tuple[Proxy, Proxy], s3_server: dict[str, str],
