@@ -30,7 +30,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo(
-    cycles: Annotated[int, typer.Option(help="How many forecasts.", min=1)] = 3,
+    cycles: Annotated[int, typer.Option(help="How many forecasts.", min=1)] = 4,
     spacing: Annotated[
         int, typer.Option(help="Hours between their initial times, a multiple of 6.", min=6)
     ] = 126,
