@@ -76,7 +76,9 @@ class Retention:
         if self.rules.analyses is not None:
             for valid, key in inventory.analyses(self.site):
                 reason = self._too_old(valid, self.rules.analyses)
-                if reason and valid not in self._needed_analyses and valid < self._history_from:
+                if not reason or valid in self._needed_analyses or valid >= self._history_from:
+                    continue
+                if not held_parts(self.site.catalog, Cycle(valid), self.site.config.name):
                     yield Removal("analysis", key, Cycle(valid), reason)
 
     def of_forecast(self, one: ForecastId) -> Removal | None:
