@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mosaic_core.errors import AnalysisMissing, AnalysisUnreadable, ConfigurationError
+from mosaic_core.errors import ConfigurationError
 from mosaic_core.grid import LatLonGrid
 from mosaic_core.spectral import SphericalHarmonics
 from mosaic_core.training.loss import fair_crps
@@ -91,14 +91,7 @@ def measure_scale(windows: Windows, step: timedelta) -> Tensor:
     archive = windows.targets
     matrix = analysis_matrix(archive.grid).double()
     squares, count = torch.zeros(1, dtype=torch.float64), 0
-    for place in np.unique(np.linspace(0, len(windows.times) - 1, _SAMPLES).astype(int)):
-        time = windows.times[place]
-        try:
-            before, after = archive.state(time), archive.state(time + step)
-        except (AnalysisMissing, AnalysisUnreadable):
-            if windows.config.missing == "stop":
-                raise
-            continue
+    for before, after in windows.changes(_SAMPLES, step):
         change = torch.from_numpy(after.astype(np.float64) - before)
         power = coefficients(change, matrix).abs() ** 2 / 2
         squares = squares + power.sum(-2) / torch.arange(1, power.shape[-1] + 1)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mosaic_core.errors import AnalysisMissing, AnalysisUnreadable, ConfigurationError
+from mosaic_core.errors import ConfigurationError
 from mosaic_core.training.log import written
 from mosaic_core.training.objective import Statistics
 from mosaic_core.training.windows import Windows
@@ -26,15 +26,7 @@ def measure(windows: Windows, samples: int, step: timedelta) -> Statistics:
     weights = weights / weights.sum() / archive.grid.nlon
     sums: NDArray[np.float64] = np.zeros((4, len(archive.channels)))
     count = 0
-    places = np.unique(np.linspace(0, len(windows.times) - 1, samples).astype(int))
-    for place in places:
-        time = windows.times[place]
-        try:
-            before, after = archive.state(time), archive.state(time + step)
-        except (AnalysisMissing, AnalysisUnreadable):
-            if windows.config.missing == "stop":
-                raise
-            continue
+    for before, after in windows.changes(samples, step):
         values, change = before.astype(np.float64), after.astype(np.float64) - before
         for row, field in enumerate((values, values**2, change, change**2)):
             sums[row] += np.einsum("xyc,y->c", field, weights)

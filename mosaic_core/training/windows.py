@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mosaic_core.errors import AnalysisMissing, AnalysisUnreadable, ConfigurationError
@@ -82,6 +83,22 @@ class Windows:
             len(self.times)
         )
         return self.times[int(order[place])]
+
+    def changes(
+        self, samples: int, step: timedelta
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Targets a step apart, at `samples` times spread evenly over the period.
+
+        Raises:
+            AnalysisMissing, AnalysisUnreadable: `missing: stop`, and a time cannot be read.
+        """
+        for place in np.unique(np.linspace(0, len(self.times) - 1, samples).astype(int)):
+            time = self.times[place]
+            try:
+                yield self.targets.state(time), self.targets.state(time + step)
+            except (AnalysisMissing, AnalysisUnreadable):
+                if self.config.missing == "stop":
+                    raise
 
     def read(self, time: datetime, steps: int) -> Window:
         """One window; raises as `Archive.state`."""
