@@ -141,6 +141,7 @@ class Kind:
 # Kinds that come with the package: name in the configuration -> module of this folder.
 _MODULES: Final = {
     "statistics": "statistics",
+    "probabilities": "probabilities",
     "maps": "maps",
     "stamps": "stamps",
     "spectra": "spectra_product",

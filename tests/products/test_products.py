@@ -18,6 +18,7 @@ from mosaic_core.products.product import (
     load_products,
 )
 from mosaic_core.products.projections import VIEWS, Robinson
+from mosaic_core.settings import read_config
 from mosaic_core.storage import open_store
 from tests.products.ensembles import context_of, ensemble
 
@@ -86,7 +87,8 @@ def test_unknown_names_are_refused_with_the_nearest():
 
 
 def test_configured_products_load():
-    names = ["statistics", "maps", "stamps"]
+    names = list(read_config("", "products")[0])
+    assert {"statistics", "probabilities", "maps", "stamps"} <= set(names)
     assert [product.id for product in load_products(names)] == names
 
 
