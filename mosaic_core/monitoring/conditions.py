@@ -118,14 +118,24 @@ def _not_published(facts: Facts, kind: kinds.Deadline) -> Found:
 
 
 def _worker_dead(facts: Facts, kind: kinds.Minutes) -> Found:
+    """While members are computed, those work who hold parts; who holds the cycle waits for them.
+
+    To wait in a queue that another cycle keeps busy is no death; in one that nobody serves it is.
+    """
     assert facts.catalog is not None
     watched = {cycle.cycle for cycle in facts.catalog.cycles}
+    claims = [c for c in facts.catalog.claims if c.part >= 0]
+    held = [c for c in claims if _held(c, facts)]
+    busy = any(c.part for c in held)
     for run in facts.catalog.active:
-        claims = [c for c in facts.catalog.claims if c.cycle == run.cycle and c.part >= 0]
-        if run.cycle not in watched or any(_held(claim, facts) for claim in claims):
+        own = [c for c in held if c.cycle == run.cycle]
+        waits = run.state == "forecasting" and not any(c.part for c in own)
+        if run.cycle not in watched or (own and (busy or not waits)):
             continue
-        last = max([run.updated, *(claim.heartbeat for claim in claims)])
-        silent = (facts.now - last).total_seconds() / 60
+        signs = [
+            c.since if own and not c.part else c.heartbeat for c in claims if c.cycle == run.cycle
+        ]
+        silent = (facts.now - max([run.updated, *signs])).total_seconds() / 60
         if silent >= kind.minutes:
             yield _about(facts, run.cycle, state=run.state, minutes=f"{silent:.0f}", host=run.host)
 

@@ -150,10 +150,29 @@ def test_run_that_nobody_works_on_is_told_until_it_is_taken_up(
     assert claim.owner == "elsewhere:1"
 
 
+def test_cycle_in_a_queue_is_told_where_nobody_serves_it_and_not_behind_another(
+    world: World,
+) -> None:
+    before = CYCLE.predecessor
+    world.accept(7)
+    world.begin(7.0, "forecasting")
+    with world.catalog(7.0) as catalog:
+        catalog.claim(CYCLE, VARIANT, "asks-for-parts:1", ttl=36000)
+        part = catalog.claim(before, VARIANT, "has-the-gpu:2", ttl=36000, part=1)
+    assert world.look(7.5).open == []
+    with world.catalog(7.5) as catalog:
+        catalog.release(part)
+    assert world.look(7.55).opened == [f"worker-dead {ABOUT}"]
+    with world.catalog(7.6) as catalog:
+        catalog.claim(CYCLE, VARIANT, "has-the-gpu:2", ttl=36000, part=1)
+    assert world.look(7.65).closed == [f"worker-dead {ABOUT}"]
+
+
 def test_claim_that_is_held_for_hours_is_told(world: World) -> None:
     world.begin(7.0, "forecasting")
     with world.catalog(7.0) as catalog:
-        catalog.claim(CYCLE, VARIANT, "slow:1", ttl=36000)
+        for part in (0, 1):
+            catalog.claim(CYCLE, VARIANT, "slow:1", ttl=36000, part=part)
     assert world.look(9.4).open == [f"analysis-late {ABOUT}"] or world.look(9.4).open == []
     assert f"claim-held-long {ABOUT}" in world.look(10.1).opened
 
