@@ -38,6 +38,7 @@ def status(
     run failed.
     """
     from mosaic_core.catalog.catalog import Catalog
+    from mosaic_core.catalog.claims import subject
     from mosaic_core.model.config import ModelConfig
     from mosaic_core.profile import Profile
 
@@ -57,7 +58,7 @@ def status(
             "good": not problems,
             "problems": problems,
             "runs": [_run(row) for row in runs],
-            "running": [f"{c.variant} {c.cycle} by {c.owner}" for c in claims],
+            "running": [f"{subject(claim)} by {claim.owner}" for claim in claims],
             "alerts": [_alert(alert) for alert in alerts],
             "newest_published": newest.cycle.id if newest else None,
             "age_hours": age,
@@ -153,6 +154,8 @@ def _show(runs: Any, claims: Any, alerts: Any, newest: Any, age: float | None) -
     from rich.console import Console
     from rich.markup import escape
 
+    from mosaic_core.catalog.claims import subject
+
     console = Console()
     if runs:
         console.print(_table(runs))
@@ -162,7 +165,7 @@ def _show(runs: Any, claims: Any, alerts: Any, newest: Any, age: float | None) -
         if row.error:
             console.print(f"[red]{row.variant} {row.cycle} r{row.revision}[/]: {escape(row.error)}")
     for claim in claims:
-        console.print(f"running: {claim.variant} {claim.cycle} by {claim.owner}")
+        console.print(f"running: {subject(claim)} by {claim.owner}")
     for alert in alerts:
         seen = " (seen)" if alert.acknowledged else ""
         text = escape(alert.text)

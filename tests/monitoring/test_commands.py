@@ -15,7 +15,7 @@ import yaml
 from mosaic_core.catalog.catalog import Catalog
 from mosaic_core.cycle import Cycle
 from tests.monitoring.receivers import Receiver
-from tests.monitoring.world import World
+from tests.monitoring.world import CYCLE, VARIANT, World
 from tests.pipeline.command import Outcome, Running, mosaic
 from tests.servers import free_port
 
@@ -92,6 +92,17 @@ def test_watch_tells_and_alerts_are_listed_acknowledged_and_closed(
     assert "closed after" in run("alerts", "ls", *words, "--all").out
     assert pager.events() == [("store-unreachable", "opened"), ("store-unreachable", "closed")]
     assert run("alerts", "ack", "99", *words).code == 7
+
+
+def test_status_shows_who_works_on_which_part_and_no_locks(world: World, words: list[str]) -> None:
+    with Catalog(world.catalog_url) as catalog:
+        for part in (-1, 0, 2):
+            catalog.claim(CYCLE, VARIANT, "host:7", ttl=3600, part=part)
+    said = f"{VARIANT} {CYCLE}"
+    assert json.loads(run("status", *words, "--json").out)["running"] == [
+        f"{said} by host:7", f"{said} part 2 by host:7",
+    ]  # fmt: skip
+    assert run("status", *words).out.count("running:") == 2
 
 
 def test_watch_that_cannot_tell_is_not_good(
