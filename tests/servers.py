@@ -6,6 +6,7 @@ Where PostgreSQL is not installed its tests are skipped, and fail under CI.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -18,6 +19,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 S3_ENVIRONMENT = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
@@ -119,6 +121,72 @@ def _unprivileged() -> list[str]:
     return []
 
 
+class Postgres:
+    """A private cluster on loopback, which can be killed and started again.
+
+    Attributes:
+        url: without a database at its end.
+    """
+
+    def __init__(self) -> None:
+        initdb = _postgres_program("initdb")
+        if initdb is None or _postgres_program("postgres") is None:
+            _missing("PostgreSQL's initdb and postgres are not installed")
+        self.home, self.port = Path(tempfile.mkdtemp(prefix="mosaic-postgres-")), free_port()
+        self.url = f"postgresql://mosaic:secret-of-tests@127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+        password = self.home / "password"
+        password.write_text("secret-of-tests\n")
+        if before := _unprivileged():
+            for path in (self.home, password):
+                shutil.chown(path, before[2])
+        subprocess.run(
+            [*before, str(initdb), "-D", f"{self.home}/data", "-U", "mosaic", "-A",
+             "scram-sha-256", f"--pwfile={password}", "--no-sync", "-E", "UTF8"],
+            check=True, capture_output=True, cwd="/",
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Start it, and wait until it answers; what was committed before a kill is there."""
+        self.process = subprocess.Popen(
+            [*_unprivileged(), str(_postgres_program("postgres")), "-D", f"{self.home}/data",
+             "-p", str(self.port), "-c", "fsync=off", "-c", "listen_addresses=127.0.0.1",
+             "-c", f"unix_socket_directories={self.home}"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
+        )  # fmt: skip
+        _wait_for_port(self.port, self.process)
+        _wait_for_answer(self.url)
+
+    def kill(self) -> None:
+        """kill -9 of all its processes."""
+        assert self.process is not None
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        for one in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        self.process.kill()
+        self.process.wait()
+        psutil.wait_procs(family, 30)
+
+    def end(self) -> None:
+        """Stop it, and remove what it has written."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(20)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def private_postgres() -> Iterator[Postgres]:
+    """A cluster that runs meanwhile."""
+    server = Postgres()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.end()
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """URL of a private PostgreSQL cluster, without a database at its end."""
@@ -126,39 +194,8 @@ def postgres_server() -> Iterator[str]:
     if given:
         yield given.rstrip("/")
         return
-    initdb, postgres = _postgres_program("initdb"), _postgres_program("postgres")
-    if initdb is None or postgres is None:
-        _missing("PostgreSQL's initdb and postgres are not installed")
-        return
-    before = _unprivileged()
-    home = Path(tempfile.mkdtemp(prefix="mosaic-postgres-"))
-    password = home / "password"
-    password.write_text("secret-of-tests\n")
-    if before:
-        for path in (home, password):
-            shutil.chown(path, before[2])
-    data, port = home / "data", free_port()
-    process = None
-    try:
-        subprocess.run(
-            [*before, initdb, "-D", str(data), "-U", "mosaic", "-A", "scram-sha-256",
-             f"--pwfile={password}", "--no-sync", "-E", "UTF8"],
-            check=True, capture_output=True, cwd="/",
-        )  # fmt: skip
-        process = subprocess.Popen(
-            [*before, postgres, "-D", str(data), "-p", str(port), "-c", "fsync=off",
-             "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={home}"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
-        )  # fmt: skip
-        url = f"postgresql://mosaic:secret-of-tests@127.0.0.1:{port}"
-        _wait_for_port(port, process)
-        _wait_for_answer(url)
-        yield url
-    finally:
-        if process is not None:
-            process.terminate()
-            process.wait(20)
-        shutil.rmtree(home, ignore_errors=True)
+    with private_postgres() as server:
+        yield server.url
 
 
 def _wait_for_answer(url: str) -> None:

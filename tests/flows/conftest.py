@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,11 @@ import yaml
 from flows.plan import plan_file
 from mosaic_core.catalog.catalog import Catalog
 from mosaic_core.cycle import Cycle
+from mosaic_core.publication import client
+from tests.flows.held import Held
 from tests.flows.orchestra import Orchestra
-from tests.pipeline.world import World, analyses, write_source
+from tests.pipeline.command import mosaic
+from tests.pipeline.world import World, analyses, copy_of, write_source
 from tests.servers import postgres_server, s3_server  # noqa: F401
 
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "s3-secret-of-tests", "WEBHOOK_SECRET": "hook-secret-of-tests"}
@@ -83,6 +88,29 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@contextmanager
+def performing(
+    folder: Path, profile: str, plan: Path, s3: Mapping[str, str], postgres: str
+) -> Iterator[Orchestra]:
+    """A server with the deployments of a profile, schedules asleep, and a worker of each pool."""
+    own = database(postgres).replace("postgresql://", "postgresql+asyncpg://")
+    given = {
+        **SECRETS,
+        **s3,
+        "MOSAIC_TEST_PAUSE": str(folder / "pause"),
+        "PREFECT_API_DATABASE_CONNECTION_URL": own,
+    }
+    made = Orchestra(folder, given)
+    try:
+        made.start_server()
+        made.deploy(profile, plan, "--paused")
+        made.start_worker("cpu")
+        made.start_worker("gpu")
+        yield made
+    finally:
+        made.end()
+
+
 @pytest.fixture(scope="session")
 def orchestra(
     tmp_path_factory: pytest.TempPathFactory,
@@ -91,21 +119,61 @@ def orchestra(
     s3_server: dict[str, str],  # noqa: F811
     postgres_server: str,  # noqa: F811
 ) -> Iterator[Orchestra]:
-    """A server with the deployments of `site`, its schedules asleep, and a worker of each pool."""
+    """A server with the deployments of `site`."""
+    # The S3 server of the tests takes any key; so there is a secret to look for.
+    keys = {**s3_server, "AWS_SECRET_ACCESS_KEY": SECRETS["AWS_SECRET_ACCESS_KEY"]}
     folder = tmp_path_factory.mktemp("prefect")
-    own = database(postgres_server).replace("postgresql://", "postgresql+asyncpg://")
-    given = {
-        **s3_server,
-        **SECRETS,
-        "MOSAIC_TEST_PAUSE": str(folder / "pause"),
-        "PREFECT_API_DATABASE_CONNECTION_URL": own,
-    }
-    made = Orchestra(folder, given)
+    with performing(folder, site.profile, plan, keys, postgres_server) as made:
+        yield made
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch, s3_server: dict[str, str]) -> None:  # noqa: F811
+    """What this process needs to read the store."""
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def before(tmp_path_factory: pytest.TempPathFactory, cycles: list[Cycle]) -> World:
+    """A site that has published nothing; to be copied, not used."""
+    return site_to_kill(tmp_path_factory.mktemp("before") / "world", cycles[-1])
+
+
+@pytest.fixture(scope="session")
+def unbroken(before: World, cycles: list[Cycle], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Digest of the forecast that nobody disturbed."""
+    world = copy_of(before, tmp_path_factory.mktemp("unbroken") / "world")
+    outcome = mosaic("run", str(cycles[-1]), "-p", world.profile, "--json")
+    assert outcome.code == 0, outcome.err
+    return client.manifest(world.store).digest
+
+
+@pytest.fixture
+def held(
+    orchestra: Orchestra, before: World, tmp_path: Path, cycles: list[Cycle], s3: None,
+    postgres_server: str,  # noqa: F811
+) -> Iterator[Held]:  # fmt: skip
+    """A cycle in the middle of its rollout, of a site of its own on PostgreSQL and S3."""
+    world = on_servers(before, tmp_path / "world", postgres_server)
+    made = Held(orchestra, world, cycles[-1])
     try:
-        made.start_server()
-        made.deploy(site.profile, plan, "--paused")
-        made.start_worker("cpu")
-        made.start_worker("gpu")
         yield made
     finally:
-        made.end()
+        made.go_on()
+
+
+def site_to_kill(folder: Path, cycle: Cycle) -> World:
+    """A site whose dead runs are soon seen."""
+    settings = {"products": ["statistics"], "recovery": {"quiet_minutes": 0.25}}
+    return world_of(folder, [cycle], settings=settings)
+
+
+def on_servers(before: World, folder: Path, postgres: str) -> World:
+    """A site with the same analyses, its catalog in a new database and its store on S3."""
+    url = database(postgres)
+    with Catalog(url, check=False) as catalog:
+        catalog.upgrade()
+    shutil.copytree(before.folder, folder)
+    store = f"s3://forecasts/{uuid.uuid4().hex}"
+    return World(folder, store, url, settings=dict(before.settings))

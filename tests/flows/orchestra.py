@@ -17,14 +17,16 @@ import httpx
 import psutil
 
 from flows.up import end, environment
-from tests.servers import free_port
+from tests.infra.real_s3 import RealS3
+from tests.servers import Postgres, free_port
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 900.0
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-# Shorter than Prefect's own, so that a test does not wait for the next poll.
+# Shorter than Prefect's own, so that a test does not wait for the next poll. (A worker gives up
+# after 45 polls' time of errors of the server, which is to be longer than the outages here.)
 QUICK = {
-    "PREFECT_WORKER_QUERY_SECONDS": "1",
+    "PREFECT_WORKER_QUERY_SECONDS": "2",
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
     "PREFECT_SERVER_SERVICES_SCHEDULER_MIN_RUNS": "8",
     "PREFECT_SERVER_SERVICES_TRIGGERS_PROACTIVE_GRANULARITY": "2",
@@ -48,12 +50,15 @@ class Orchestra:
 
     Attributes:
         given: variables of the server's and the workers' processes, over those of this one.
+        postgres, s3: servers behind it that may be killed, where they are its own.
     """
 
     folder: Path
     given: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    postgres: Postgres | None = None
+    s3: RealS3 | None = None
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -87,6 +92,14 @@ class Orchestra:
         until(lambda: self.healthy() or process.poll() is not None, "the Prefect server")
         assert process.poll() is None, self.log("server")
         return process
+
+    def kill_server(self) -> None:
+        """kill -9 of the server and all that it has started."""
+        (server,) = [p for p in self.processes if "server" in p.args and p.poll() is None]
+        for child in psutil.Process(server.pid).children(recursive=True):
+            kill(child.pid)
+        kill(server.pid)
+        server.wait()
 
     def start_worker(self, pool: str) -> subprocess.Popen[bytes]:
         return self.start(f"worker-{pool}", "-m", "prefect", "worker", "start", "--pool", pool)

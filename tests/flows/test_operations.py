@@ -33,12 +33,6 @@ def run(orchestra: Orchestra, site: World, cycles: list[Cycle]) -> dict[str, Any
     return orchestra.completed(orchestra.trigger("run-cycle/tiny", cycle=str(cycles[1])))
 
 
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch, s3_server: dict[str, str]) -> None:
-    for name, value in s3_server.items():
-        monkeypatch.setenv(name, value)
-
-
 def test_a_triggered_run_goes_from_analysis_to_published_in_parts_on_the_gpu_pool(
     orchestra: Orchestra, site: World, cycles: list[Cycle], run: dict[str, Any], s3: None
 ) -> None:
