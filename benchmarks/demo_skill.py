@@ -34,8 +34,9 @@ from mosaic_core.simulation.source import SimulatedSource
 from mosaic_core.spectral import SphericalHarmonics
 from mosaic_core.verification import climatology, figures
 from mosaic_core.verification.energy import Energy
+from mosaic_core.verification.ranks import rank_histogram
 from mosaic_core.verification.regions import Region, Weights
-from mosaic_core.verification.statistics import Average, rank_histogram, scores, statistics
+from mosaic_core.verification.statistics import Average, scores, statistics
 
 Array = NDArray[np.float64]
 FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "demo_skill.png"

@@ -111,6 +111,21 @@ def test_solid_rotation_has_its_vorticity_in_one_coefficient() -> None:
     np.testing.assert_allclose(delta, 0, atol=1e-17)
 
 
+@pytest.mark.parametrize(("order", "degree"), [(0, 1), (0, 60), (7, 7), (12, 40), (1, 119)])
+def test_one_harmonic_has_all_its_power_at_its_wavenumber(order: int, degree: int) -> None:
+    harmonics = SphericalHarmonics(LatLonGrid.with_poles(240, 121))
+    coefficients = np.zeros((120, 120), complex)
+    coefficients[order, degree] = 3.0 if order == 0 else 3.0 - 1.0j
+    spectrum = power(harmonics.analysis(harmonics.synthesis(coefficients)))
+    total = power(coefficients).sum()
+    assert spectrum[degree] == pytest.approx(total, rel=1e-10)
+    assert np.delete(spectrum, degree).sum() < 1e-10 * total
+    energy = harmonics.kinetic_energy(
+        *harmonics.vorticity_divergence(*harmonics.winds(coefficients, np.zeros_like(coefficients)))
+    )
+    assert np.delete(energy, degree).sum() < 1e-10 * energy[degree]
+
+
 def test_starting_longitude_turns_the_phase_only() -> None:
     straight = LatLonGrid.with_poles(72, 37)
     shifted = LatLonGrid(tuple(lon + 2.5 for lon in straight.longitudes), straight.latitudes)

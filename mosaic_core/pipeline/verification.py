@@ -35,11 +35,12 @@ from mosaic_core.storage import ObjectMissing
 from mosaic_core.verification import arrays
 from mosaic_core.verification.climatology import Climatology, shipped
 from mosaic_core.verification.energy import Energy, bands
+from mosaic_core.verification.ranks import rank_histogram
 from mosaic_core.verification.regions import Weights
 from mosaic_core.verification.rows import ENERGY, energy_rows, score_rows
 from mosaic_core.verification.scores import member_fields, same_grid, truth_fields
 from mosaic_core.verification.settings import VerificationSettings
-from mosaic_core.verification.statistics import rank_histogram, statistics
+from mosaic_core.verification.statistics import statistics
 
 _log = logging.getLogger(__name__)
 Array = NDArray[np.float64]

@@ -83,10 +83,45 @@ class Weights:
         """Share of the sphere's area in each region, (region,)."""
         return np.asarray(self.rows.sum(1) * self.columns.sum(1))
 
-    def mean(self, field: Array) -> Array:
-        """Area mean of fields (..., latitude, longitude) in each region, (..., region)."""
+    def mean(self, field: Array, observed: NDArray[np.bool_] | None = None) -> Array:
+        """Area mean of fields (..., latitude, longitude) in each region, (..., region).
+
+        With `observed`, of the same shape, the mean over those points only, whatever the field has
+        elsewhere; NaN where a region has none.
+        """
+        if observed is None:
+            return self._sums(field) / self.areas
+        shares = self.shares(observed)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            means = self._sums(np.where(observed, field, 0.0)) / shares
+        return np.where(shares > 0, means, np.nan)
+
+    def shares(self, observed: NDArray[np.bool_]) -> Array:
+        """Share of the sphere that is observed in each region: (..., latitude, longitude) to
+        (..., region)."""
+        return self._sums(observed.astype(np.float64))
+
+    def histogram(self, index: NDArray[np.int64], size: int, parts: Array | None = None) -> Array:
+        """Share of the sphere by index, (..., latitude, longitude) to (..., region, size).
+
+        Args:
+            index: 0..size - 1 at each point.
+            parts: how much of each point counts; all by default.
+        """
+        flat = index.reshape(-1, index.shape[-2] * index.shape[-1])
+        scales = np.broadcast_to(1.0 if parts is None else parts, index.shape).reshape(flat.shape)
+        cells = self.cells.reshape(len(self.names), -1)
+        counted = [
+            np.bincount(row, cell * scale, size)
+            for row, scale in zip(flat, scales, strict=True)
+            for cell in cells
+        ]
+        whole = np.stack(counted).astype(np.float64, copy=False)
+        return whole.reshape(*index.shape[:-2], len(self.names), size)
+
+    def _sums(self, field: Array) -> Array:
         sums = np.einsum("...yx,ry,rx->...r", field, self.rows, self.columns, optimize=True)
-        return np.asarray(sums / self.areas)
+        return np.asarray(sums)
 
     @property
     def cells(self) -> Array:

@@ -2,7 +2,7 @@
 
 A row's `sum` and `weight` are of the statistic, so that the average over many rows is the sum of
 the sums over that of the weights; its `value` is the score of this one forecast. The weight is the
-region's share of the sphere.
+share of the sphere that lies in the region and was observed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ Array = NDArray[np.float64]
 ROOTS: Final[Mapping[str, str]] = {
     "rmse": "mse",
     "spread": "spread_variance",
+    "truth_deviation": "truth_variance",
     "rmse_persistence": "mse_persistence",
     "rmse_climatology": "mse_climatology",
 }
@@ -49,14 +50,26 @@ class Line(NamedTuple):
 
 
 def score_rows(
-    found: Mapping[str, Array], channels: Channels, weights: Weights
+    found: Mapping[str, Array],
+    channels: Channels,
+    weights: Weights,
+    observed: Array | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of statistics (channel, region)."""
+    """Rows of statistics (channel, region).
+
+    Args:
+        observed: share of the sphere that was observed (channel, region), where that is not all of
+            each region; one without any has no row.
+    """
+    shares = np.broadcast_to(weights.areas, (len(channels), len(weights.names)))
+    shares = shares if observed is None else observed
     for statistic, values in found.items():
         metric = _METRICS.get(statistic, statistic)
         for i, channel in enumerate(channels):
             for j, region in enumerate(weights.names):
-                mean, weight = float(values[i, j]), float(weights.areas[j])
+                mean, weight = float(values[i, j]), float(shares[i, j])
+                if weight == 0.0:
+                    continue
                 yield {
                     "variable": channel.variable,
                     "level": channel.level or 0,

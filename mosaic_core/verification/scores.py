@@ -19,7 +19,7 @@ from mosaic_core.verification.statistics import scores, statistics
 
 Array = NDArray[np.float64]
 SCORES: Final = (
-    "rmse", "bias", "mae", "fair_crps", "spread", "spread_skill", "to_persistence",
+    "rmse", "nrmse", "bias", "mae", "fair_crps", "spread", "spread_skill", "to_persistence",
     "to_climatology", "acc", "crpss",
 )  # fmt: skip
 
@@ -31,6 +31,7 @@ def score(
     persistence: xr.Dataset | None = None,
     climatology: Climatology | None = None,
     regions: Mapping[str, Region] = REGIONS,
+    gaps: bool = False,
 ) -> xr.Dataset:
     """Scores by variable (and level), lead time and region, of the lead times that came true.
 
@@ -39,10 +40,11 @@ def score(
         truth: valid_time, [level,] latitude, longitude, on the same grid.
         persistence: the analysis at the initial time, [level,] latitude, longitude.
         climatology: on the same grid.
+        gaps: whether truth may have missing points (NaN); they count nowhere. An analysis has none.
 
     Returns:
         `SCORES`, each (variable, lead_time, region), float64, as `statistics.scores` defines them;
-        NaN where there is no reference, or one member and so no spread.
+        NaN where there is no reference, one member and so no spread, or no observed point.
 
     Raises:
         ConfigurationError: the grids differ, nothing in common, or no lead time has come true.
@@ -58,14 +60,14 @@ def score(
         )
     known = climatology.of(channels, grid) if climatology else None
     mean, deviation = known or (None, None)
-    start = None if persistence is None else truth_fields(persistence, channels)
+    start = None if persistence is None else truth_fields(persistence, channels, gaps)
     weights = Weights.of(grid, regions)
     rows: dict[str, list[Array]] = {name: [] for name in SCORES}
     for i in due:
         made = scores(
             statistics(
                 member_fields(forecast.isel({dims.LEAD_TIME: i}), channels),
-                truth_fields(truth.sel({dims.VALID_TIME: valid[i]}), channels),
+                truth_fields(truth.sel({dims.VALID_TIME: valid[i]}), channels, gaps),
                 weights,
                 persistence=start,
                 climatology=mean,
@@ -141,15 +143,19 @@ def member_fields(step: xr.Dataset, channels: Channels) -> Array:
     return fields
 
 
-def truth_fields(analysis: xr.Dataset, channels: Channels) -> Array:
+def truth_fields(analysis: xr.Dataset, channels: Channels, gaps: bool = False) -> Array:
     """One analysis, (channel, latitude, longitude), float64.
+
+    Args:
+        gaps: whether points may be missing (NaN).
 
     Raises:
         ForecastError: a channel is not there.
         AnalysisRejected: a value is not finite; the channel is named.
     """
     fields = _stack(analysis, channels)
-    bad = _not_finite(fields[None], channels)
+    known = np.where(np.isnan(fields), 0.0, fields) if gaps else fields
+    bad = _not_finite(known[None], channels)
     if bad:
         raise AnalysisRejected(f"{', '.join(bad)} of the truth not finite", "finite fields")
     return fields

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from mosaic_core.errors import ConfigurationError
+from mosaic_core.verification.crps import fair_crps, normal_crps
 from mosaic_core.verification.regions import Weights
 
 Array = NDArray[np.float64]
@@ -32,22 +32,27 @@ def statistics(
     `mse`, `bias` and `mae` of the ensemble mean; `spread_variance`, the unbiased variance times
     (M + 1) / M, which equals the MSE of the mean where truth is like a member (Fortin et al. 2014;
     absent with one member); `fair_crps` (Ferro 2014; with one member the absolute error);
-    `mse_persistence`; `mse_climatology`, `anomaly_product` and `anomaly_square` (of the mean) for
-    the anomaly correlation; `crps_climatology` of a normal distribution (Gneiting et al. 2005).
+    `truth_variance`, of truth about its mean over the region; `mse_persistence`; `mse_climatology`,
+    `anomaly_product` and `anomaly_square` (of the mean) for the anomaly correlation;
+    `crps_climatology` of a normal distribution (Gneiting et al. 2005).
 
     Args:
         members: (number, ..., latitude, longitude), the channel's units.
         truth, persistence, climatology, deviation: (..., latitude, longitude); persistence is the
-            analysis that the forecast started from, deviation the climatological one.
+            analysis that the forecast started from, deviation the climatological one. Points where
+            truth is NaN count nowhere (`Weights.shares` says how much is left; means are NaN where
+            nothing is); a member that is NaN makes its region's means NaN.
 
     Raises:
-        ConfigurationError: shapes that do not belong together.
+        ConfigurationError: shapes that do not belong together, or a reference that is missing where
+            truth is not.
     """
     given = {"persistence": persistence, "climatology": climatology, "deviation": deviation}
     for name, field in {"truth": truth, **given}.items():
         if field is not None and field.shape != members.shape[1:]:
             raise ConfigurationError(f"{name} of {field.shape}", f"{members.shape[1:]}")
     members, truth = np.asarray(members, np.float64), np.asarray(truth, np.float64)
+    observed = _observed(truth, given)
     mean = members.mean(0)
     error = mean - truth
     fields = {
@@ -67,58 +72,37 @@ def statistics(
         fields["anomaly_square"] = (mean - climatology) ** 2
         if deviation is not None:
             fields["crps_climatology"] = normal_crps(climatology, deviation, truth)
-    return {name: weights.mean(field) for name, field in fields.items()}
+    found = {name: weights.mean(field, observed) for name, field in fields.items()}
+    found["truth_variance"] = _variance(truth, weights, observed)
+    return found
 
 
-def fair_crps(members: Array, truth: Array) -> Array:
-    """CRPS unbiased in ensemble size, at every point: members (number, ...), truth (...).
-
-    E|x - y| - E|x - x'| / 2, the second mean over pairs of different members (Ferro 2014), by
-    sorting. With one member the absolute error.
-    """
-    count = len(members)
-    distance = np.abs(members - truth).mean(0)
-    if count == 1:
-        return np.asarray(distance)
-    ranks = 2.0 * np.arange(1, count + 1) - count - 1
-    pairs = np.tensordot(ranks, np.sort(members, axis=0), axes=1) / (count * (count - 1))
-    return np.asarray(distance - pairs)
+def _variance(field: Array, weights: Weights, observed: NDArray[np.bool_] | None) -> Array:
+    """Variance within each region; about the mean of all points, so that little cancels."""
+    where = True if observed is None else observed
+    count = np.maximum(np.sum(np.broadcast_to(where, field.shape), axis=(-2, -1), keepdims=True), 1)
+    shifted = field - np.sum(field, axis=(-2, -1), keepdims=True, where=where) / count
+    square, mean = (weights.mean(values, observed) for values in (shifted**2, shifted))
+    return np.asarray(np.maximum(square - mean**2, 0.0))
 
 
-def normal_crps(mean: Array, deviation: Array, truth: Array) -> Array:
-    """CRPS of a normal distribution (Gneiting et al. 2005, equation 5); any shape.
-
-    Where the deviation is 0 it is the absolute error.
-    """
-    error = np.asarray(truth - mean, np.float64)
-    width = np.asarray(deviation, np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = error / width
-        density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
-        crps = width * (z * (2 * ndtr(z) - 1) + 2 * density - 1 / np.sqrt(np.pi))
-    return np.asarray(np.where(width > 0, crps, np.abs(error)))
-
-
-def rank_histogram(members: Array, truth: Array, weights: Weights) -> Array:
-    """Share of each region's area where truth has each rank, (..., region, number + 1).
-
-    Rank 0 lies below every member. Where truth equals members, its area is shared evenly by the
-    ranks that it may have. Flat where truth is like a member (Hamill 2001).
-    """
-    below = (members < truth).sum(0)
-    equal = (members == truth).sum(0)
-    shares = [
-        weights.mean(((below <= rank) & (rank <= below + equal)) / (equal + 1.0))
-        for rank in range(len(members) + 1)
-    ]
-    return np.stack(shares, axis=-1)
+def _observed(truth: Array, references: Mapping[str, Array | None]) -> NDArray[np.bool_] | None:
+    """Where truth is known; None where it is everywhere."""
+    missing = np.isnan(truth)
+    for name, field in references.items():
+        if field is not None and (np.isnan(field) & ~missing).any():
+            raise ConfigurationError(
+                f"{name} is missing where truth is there", "a reference wherever there is truth"
+            )
+    return ~missing if missing.any() else None
 
 
 def scores(means: Mapping[str, Array]) -> dict[str, Array]:
     """Scores of statistics that have been averaged; those that they suffice for.
 
-    `rmse`, `bias`, `mae`, `fair_crps`, `spread`, `spread_skill` (spread over RMSE, 1 where the
-    ensemble knows its error), `to_persistence` and `to_climatology` (RMSE over that of the
+    `rmse`, `nrmse` (RMSE over the standard deviation of truth within the region), `bias`, `mae`,
+    `fair_crps`, `spread`, `spread_skill` (spread over RMSE, 1 where the ensemble knows its error),
+    `to_persistence` and `to_climatology` (RMSE over that of the
     reference, below 1 is better), `acc` (anomaly correlation, not centred), `crpss` (1 - CRPS over
     that of climatology).
     """
@@ -129,6 +113,8 @@ def scores(means: Mapping[str, Array]) -> dict[str, Array]:
             "mae": means["mae"],
             "fair_crps": means["fair_crps"],
         }
+        if "truth_variance" in means:
+            made["nrmse"] = np.sqrt(means["mse"] / means["truth_variance"])
         if "spread_variance" in means:
             made["spread"] = np.sqrt(means["spread_variance"])
             made["spread_skill"] = np.sqrt(means["spread_variance"] / means["mse"])
@@ -146,20 +132,26 @@ def scores(means: Mapping[str, Array]) -> dict[str, Array]:
 class Average:
     """The mean of statistics over forecasts, each with its weight; what is never given is absent.
 
+    A weight is a number, or an array of the values' shape where they have different ones; where it
+    is 0 the value does not count, whatever it is.
+
     Raises:
         ConfigurationError: from `means`, when nothing was added.
     """
 
     def __init__(self) -> None:
         self._sums: dict[str, Array] = {}
-        self._weights: dict[str, float] = {}
+        self._weights: dict[str, Array] = {}
 
-    def add(self, values: Mapping[str, Array], weight: float = 1.0) -> None:
+    def add(self, values: Mapping[str, Array], weight: float | Array = 1.0) -> None:
+        share = np.asarray(weight, np.float64)
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, np.zeros(())) + weight * np.asarray(value)
-            self._weights[name] = self._weights.get(name, 0.0) + weight
+            part = np.where(share > 0, share * np.asarray(value), 0.0)
+            self._sums[name] = self._sums.get(name, np.zeros(())) + part
+            self._weights[name] = self._weights.get(name, np.zeros(())) + share
 
     def means(self) -> dict[str, Array]:
         if not self._sums:
             raise ConfigurationError("the average of no forecast", "at least one")
-        return {name: value / self._weights[name] for name, value in self._sums.items()}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {name: value / self._weights[name] for name, value in self._sums.items()}

@@ -58,6 +58,19 @@ def test_a_row_has_the_score_of_its_own_forecast_as_value() -> None:
     assert {r["level"] for r in rows} == {0, 500}
 
 
+def test_rows_weigh_as_much_as_was_observed_and_none_is_made_of_nothing() -> None:
+    rng = np.random.default_rng(1)
+    members, truth = rng.normal(size=(3, 2, 13, 24)), rng.normal(size=(2, 13, 24))
+    truth[0, :7] = np.nan  # the southern half
+    observed = WEIGHTS.shares(~np.isnan(truth))
+    rows = list(score_rows(statistics(members, truth, WEIGHTS), CHANNELS, WEIGHTS, observed))
+    kept = {(r["level"], r["region"]): r["weight"] for r in rows if r["metric"] == "rmse"}
+    assert (500, "southern-extratropics") not in kept
+    assert kept[500, "northern-extratropics"] == pytest.approx(kept[0, "northern-extratropics"])
+    assert 0.4 < kept[500, "global"] < 0.5
+    assert all(np.isfinite(row["sum"]) for row in rows)
+
+
 def test_energies_become_ratios_to_truth() -> None:
     energy = Energy(np.full(32, 1.2), np.full(32, 0.5), np.ones(32))
     rows = list(energy_rows({850: energy}, "global", [(1, 4), (21, 31)]))

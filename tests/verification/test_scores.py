@@ -10,16 +10,11 @@ from mosaic_core.channels import Channels
 from mosaic_core.errors import AnalysisRejected, ConfigurationError, ForecastError
 from mosaic_core.grid import LatLonGrid
 from mosaic_core.verification.climatology import Climatology
+from mosaic_core.verification.crps import fair_crps, normal_crps
+from mosaic_core.verification.ranks import rank_histogram
 from mosaic_core.verification.regions import REGIONS, Region, Weights
 from mosaic_core.verification.scores import score
-from mosaic_core.verification.statistics import (
-    Average,
-    fair_crps,
-    normal_crps,
-    rank_histogram,
-    scores,
-    statistics,
-)
+from mosaic_core.verification.statistics import Average, scores, statistics
 
 GRID = LatLonGrid.with_poles(72, 37)
 GLOBE = Weights.of(GRID, {"global": Region()})
@@ -54,6 +49,18 @@ def test_weights_of_the_globe_add_up_to_the_area(grid: LatLonGrid) -> None:
 def test_weights_of_rows_are_those_of_the_grid() -> None:
     rows = GLOBE.cells[0].sum(1)
     np.testing.assert_allclose(rows / rows.mean(), GRID.latitude_weights, rtol=1e-12)
+
+
+@pytest.mark.parametrize("grid", [GRID, LatLonGrid.with_poles(240, 121), UNEVEN])
+def test_weights_are_those_of_weatherbench(grid: LatLonGrid) -> None:
+    """Difference of the sine between midpoints of latitudes, the poles at the ends, over the mean
+    (Rasp et al. 2024)."""
+    latitude = np.deg2rad(grid.latitudes)
+    middle = (latitude[:-1] + latitude[1:]) / 2
+    bounds = np.concatenate([[-np.pi / 2], middle, [np.pi / 2]])
+    expected = np.diff(np.sin(bounds))
+    rows = Weights.of(grid, {"global": Region()}).rows[0]
+    np.testing.assert_allclose(rows / rows.mean(), expected / expected.mean(), rtol=1e-12)
 
 
 @settings(max_examples=40, deadline=None)
@@ -277,6 +284,39 @@ def test_values_that_are_not_finite_are_named() -> None:
     broken["2m_temperature"][1, 0, 0] = np.inf
     with pytest.raises(AnalysisRejected, match="2m_temperature of the truth"):
         score(forecast, broken)
+
+
+def test_truth_may_have_gaps_where_it_is_said_so() -> None:
+    forecast, truth = forecast_and_truth()
+    truth["2m_temperature"][1, :10] = np.nan
+    with pytest.raises(AnalysisRejected, match="2m_temperature of the truth"):
+        score(forecast, truth)
+    found = score(forecast, truth, gaps=True).sel(variable="2m_temperature", lead_time=LEADS[2])
+    error = forecast["2m_temperature"].isel(lead_time=2).mean("number").values
+    error = (error - truth["2m_temperature"].isel(valid_time=1).values)[10:]
+    weights = np.broadcast_to(GRID.latitude_weights[10:, None], error.shape)
+    expected = np.sqrt(np.average(error**2, weights=weights))
+    assert float(found["rmse"].sel(region="global")) == pytest.approx(expected, rel=1e-12)
+    truth["2m_temperature"][1, 0, 0] = np.inf
+    with pytest.raises(AnalysisRejected, match="2m_temperature of the truth"):
+        score(forecast, truth, gaps=True)
+
+
+def test_a_reference_that_lacks_points_of_truth_is_refused() -> None:
+    members, truth = drawn(0, 2, 1)
+    persistence = truth.copy()
+    persistence[0, 3, 3] = np.nan
+    with pytest.raises(ConfigurationError, match="persistence is missing where truth is there"):
+        statistics(members, truth, GLOBE, persistence=persistence)
+    truth[0, 3, 3] = np.nan
+    statistics(members, truth, GLOBE, persistence=persistence)
+
+
+def test_forecasts_weigh_in_an_average_as_much_as_was_observed() -> None:
+    average = Average()
+    average.add({"mse": np.array([1.0, 5.0])}, np.array([0.5, 0.2]))
+    average.add({"mse": np.array([3.0, np.nan])}, np.array([0.5, 0.0]))
+    np.testing.assert_allclose(average.means()["mse"], [2.0, 5.0])
 
 
 def test_another_grid_is_refused_not_interpolated() -> None:
