@@ -64,7 +64,9 @@ class Objective(nn.Module):
             self.register_buffer(name, table, persistent=False)
         self.spectral = None
         if scale is not None:
-            self.spectral = SpectralLoss(config.lat_lon, scale, tables["weight"])
+            self.spectral = SpectralLoss(
+                config.lat_lon, config.channel_set, scale, tables["weight"]
+            )
         if recipe.recompute:
             for module in network.modules():
                 if isinstance(module, Block):

@@ -11,6 +11,7 @@ from mosaic_core.errors import ConfigurationError
 from mosaic_core.settings import build, override, read_config
 
 ChannelWeights = Literal["uniform", "pressure"]
+Optimizer = Literal["adamw", "muon"]
 Precision = Literal["float32", "float16", "bfloat16"]
 
 
@@ -127,7 +128,9 @@ class Recipe:
         channel_weights: `uniform`, or `pressure`: levels in proportion to pressure and surface
             variables but 2 m temperature at 0.1, as GraphCast (Lam et al. 2023) has them.
         variable_weights: further factors by variable.
-        weight_decay, betas, clip: AdamW (Loshchilov and Hutter 2019), gradient norm.
+        optimizer: `adamw` (Loshchilov and Hutter 2019), or `muon`, which gives the matrices within
+            the network orthogonal updates (`mosaic_core.training.optimizer`).
+        weight_decay, betas, clip: of the optimizer; the largest gradient norm.
         ema: decay of the running mean of the weights, which is what is published.
         precision: of the matrix products; float16 scales the loss.
         recompute: whether activations are computed again in the backward pass: of each block, and
@@ -146,6 +149,7 @@ class Recipe:
     members: int = 2
     channel_weights: ChannelWeights = "pressure"
     variable_weights: dict[str, float] = field(default_factory=dict)
+    optimizer: Optimizer = "adamw"
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0

@@ -3,7 +3,9 @@
 The CRPS at points knows nothing of how points belong together: members that differ by the same
 amount everywhere, or from point to point, score alike. Fair CRPS of the spherical-harmonic
 coefficients, each total wavenumber weighing the same, holds every scale to its own size (as the
-stochastic NeuralGCM has it, Kochkov et al. 2024).
+stochastic NeuralGCM has it, Kochkov et al. 2024). Winds enter as vorticity and divergence: the
+divergent wind is a few per cent of the whole, and errors of u and v that are small beside the
+whole are large beside it.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mosaic_core.channels import Channels
 from mosaic_core.errors import ConfigurationError
 from mosaic_core.grid import LatLonGrid
 from mosaic_core.spectral import SphericalHarmonics
@@ -31,23 +34,22 @@ class SpectralLoss(nn.Module):
 
     Args:
         grid: of the fields.
+        channels: of the fields, in order.
         scale: root mean square of the change of a coefficient over a step, (channel, l).
         weight: of each channel, mean one.
     """
 
-    matrix: Tensor
     scale: Tensor
     weight: Tensor
     share: Tensor
 
-    def __init__(self, grid: LatLonGrid, scale: Tensor, weight: Tensor) -> None:
+    def __init__(self, grid: LatLonGrid, channels: Channels, scale: Tensor, weight: Tensor) -> None:
         super().__init__()
-        matrix = analysis_matrix(grid)
-        orders, degrees = matrix.shape[:2]
-        kept = torch.arange(degrees) >= torch.arange(orders)[:, None]
-        share = kept / kept.sum(0) / degrees
+        self.transform = Transform(grid, channels)
+        size = scale.shape[1]
+        kept = torch.arange(size) >= torch.arange(size)[:, None]
+        share = kept / kept.sum(0) / size
         least = _LEAST * scale.amax(1, keepdim=True)
-        self.register_buffer("matrix", matrix, persistent=False)
         self.register_buffer("scale", scale.maximum(least), persistent=False)
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("share", share, persistent=False)
@@ -60,26 +62,63 @@ class SpectralLoss(nn.Module):
 
     def _parts(self, fields: Tensor) -> Tensor:
         """Real and imaginary coefficients over their scale, (..., part, channel, m, l)."""
-        found = coefficients(fields, self.matrix)
+        found = self.transform(fields)
         return torch.view_as_real(found).movedim(-1, -4) / self.scale[:, None]
 
 
-def coefficients(fields: Tensor, matrix: Tensor) -> Tensor:
-    """Complex coefficients (..., channel, m, l) of (..., longitude, latitude, channel)."""
-    waves = torch.fft.rfft(fields, dim=-3, norm="forward")[..., : len(matrix), :, :]
-    return torch.einsum("mlj,...mjc->...cml", matrix.to(waves.dtype), waves)
+class Transform(nn.Module):
+    """Spherical-harmonic coefficients of fields; of winds, those of vorticity and divergence.
+
+    Where the fields hold u and v of one level, the place of u takes vorticity and that of v
+    divergence (s-1). With R and G real matrices of each order, and û, v̂ the Fourier coefficients of
+    a latitude, ζ = R û + i G v̂ and δ = i G û - R v̂ (`mosaic_core.spectral`).
+    """
+
+    scalar: Tensor
+    rotation: Tensor
+    growth: Tensor
+
+    def __init__(self, grid: LatLonGrid, channels: Channels) -> None:
+        super().__init__()
+        for name, table in _matrices(grid).items():
+            self.register_buffer(name, torch.from_numpy(table).float(), persistent=False)
+        names = channels.names
+        eastward = [n for n in names if n.replace("u_comp", "v_comp") in {*names} - {n}]
+        self.u = [names.index(n) for n in eastward]
+        self.v = [names.index(n.replace("u_comp", "v_comp")) for n in eastward]
+        self.others = [i for i in range(len(names)) if i not in {*self.u, *self.v}]
+        self.order = torch.tensor(self.others + self.u + self.v).argsort()
+
+    def forward(self, fields: Tensor) -> Tensor:
+        """Complex (..., channel, m, l) of real (..., longitude, latitude, channel)."""
+        waves = torch.fft.rfft(fields, dim=-3, norm="forward")[..., : len(self.scalar), :, :]
+        scalar = _product(self.scalar, waves[..., self.others])
+        u, v = waves[..., self.u], waves[..., self.v]
+        vorticity = _product(self.rotation, u) + 1j * _product(self.growth, v)
+        divergence = 1j * _product(self.growth, u) - _product(self.rotation, v)
+        return torch.cat((scalar, vorticity, divergence), dim=-3)[..., self.order, :, :]
 
 
-def analysis_matrix(grid: LatLonGrid) -> Tensor:
-    """(m, l, latitude): from the Fourier coefficients of each latitude to those of harmonics."""
+def _product(matrix: Tensor, waves: Tensor) -> Tensor:
+    """matrix (m, l, latitude), waves (..., m, latitude, channel) -> (..., channel, m, l)."""
+    parts = torch.view_as_real(waves).to(matrix.dtype)
+    return torch.view_as_complex(torch.einsum("mlj,...mjcp->...cmlp", matrix, parts).contiguous())
+
+
+def _matrices(grid: LatLonGrid) -> dict[str, np.ndarray]:
+    """Tables of `Transform`, (m, l, latitude) each: what one latitude contributes to each l."""
     harmonics = SphericalHarmonics(grid)
     size = harmonics.truncation + 1
     angle = np.deg2rad(np.asarray(grid.longitudes, np.float64))
-    matrix = np.zeros((size, size, grid.nlat))
+    tables = {k: np.zeros((size, size, grid.nlat)) for k in ("scalar", "rotation", "growth")}
     for m in range(size):
         rows = np.eye(grid.nlat)[:, :, None] * np.cos(m * angle)
-        matrix[m] = harmonics.analysis(rows)[:, m].real.T * (1 if m == 0 else 2)
-    return torch.from_numpy(matrix.astype(np.float32))
+        vorticity, divergence = harmonics.vorticity_divergence(rows, np.zeros_like(rows))
+        double = 1 if m == 0 else 2
+        tables["scalar"][m] = harmonics.analysis(rows)[:, m].real.T * double
+        tables["rotation"][m] = vorticity[:, m].real.T * double
+        tables["growth"][m] = divergence[:, m].imag.T * double
+    return tables
 
 
 def measure_scale(windows: Windows, step: timedelta) -> Tensor:
@@ -89,11 +128,11 @@ def measure_scale(windows: Windows, step: timedelta) -> Tensor:
         ConfigurationError: no time can be read.
     """
     archive = windows.targets
-    matrix = analysis_matrix(archive.grid).double()
+    transform = Transform(archive.grid, archive.channels).double()
     squares, count = torch.zeros(1, dtype=torch.float64), 0
     for before, after in windows.changes(_SAMPLES, step):
         change = torch.from_numpy(after.astype(np.float64) - before)
-        power = coefficients(change, matrix).abs() ** 2 / 2
+        power = transform(change).abs() ** 2 / 2
         squares = squares + power.sum(-2) / torch.arange(1, power.shape[-1] + 1)
         count += 1
     if not count:

@@ -26,6 +26,7 @@ from mosaic_core.training.beginning import begin, open_windows
 from mosaic_core.training.card import Record, card
 from mosaic_core.training.log import Log, Update, put, written
 from mosaic_core.training.objective import Objective, step_phases, window_noise
+from mosaic_core.training.optimizer import optimizer
 from mosaic_core.training.picture import loss_picture
 from mosaic_core.training.recipe import Phase, Recipe
 from mosaic_core.training.resume import TrainingState
@@ -103,9 +104,7 @@ class Trainer:
             scale = measure_scale(self.train, timedelta(hours=self.config.step_hours))
         self.objective = Objective(network, self.statistics, recipe, scale).to(world.device)
         self.ema = {k: v.detach().clone() for k, v in network.named_parameters()}
-        self.optimizer = torch.optim.AdamW(
-            network.parameters(), lr=0.0, betas=recipe.betas, weight_decay=recipe.weight_decay
-        )
+        self.optimizer = optimizer(network, recipe)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "float16")
         self.update, self._overflows = 0, 0
         self._saved = self._published = -1

@@ -73,6 +73,14 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_losses(
         assert torch.equal(ours.weights[name], value), name
 
 
+def test_the_momentum_of_muon_and_the_spectral_loss_go_on_as_they_were(site: Path) -> None:
+    phases = [{"updates": 4, "batch": 1, "learning_rate": 1e-3, "spectral": 0.5}]
+    recipe = world.recipe(site, optimizer="muon", phases=phases)
+    whole = train(recipe, site / "muon-whole")
+    train(recipe, site / "muon-broken", 2)
+    assert losses(train(recipe, site / "muon-broken", go_on=True)) == losses(whole)
+
+
 def test_a_checkpoint_cut_short_gives_way_to_the_one_before(site: Path, unbroken: Trained) -> None:
     recipe, folder = world.recipe(site), site / "unbroken"
     newest = folder / resume.CHECKPOINT
