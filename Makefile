@@ -4,13 +4,12 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow test-acceptance check format benchmarks lock clean help
+.PHONY: demo test test-slow check format benchmarks lock clean help
 
 help:
 	@echo "make demo        forecasts of a simulated atmosphere, published and verified"
 	@echo "make test        the fast tests"
 	@echo "make test-slow   the slow tests"
-	@echo "make test-acceptance  kills and outages of real servers, many minutes"
 	@echo "make check       formatting, lint, types, import contracts"
 	@echo "make benchmarks  measure again what benchmarks/results holds"
 
@@ -32,10 +31,7 @@ test: $(VENV)/.dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.dev
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow and not acceptance' -n 2 --dist loadfile
-
-test-acceptance: $(VENV)/.dev
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m acceptance -v
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

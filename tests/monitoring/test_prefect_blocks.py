@@ -42,7 +42,7 @@ print(json.dumps([found, told]))
 """
 
 
-@pytest.mark.acceptance
+@pytest.mark.slow
 def test_flow_tells_through_a_block_and_says_what_a_block_cannot(
     world: World, pager: Receiver
 ) -> None:

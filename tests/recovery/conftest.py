@@ -26,9 +26,7 @@ SLOW = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == Path(__file__).parent and item.name.endswith(SLOW):
-            item.add_marker(
-                pytest.mark.acceptance if "test_outages" in item.nodeid else pytest.mark.slow
-            )
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)
