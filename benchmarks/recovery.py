@@ -1,121 +1,83 @@
 """How long a cycle takes to recover from kill -9: `python -m benchmarks.recovery`.
 
-Each case kills something in the middle of the rollout of a tiny model, and measures until the cycle
-is published. Waiting times are scaled down as in tests/flows/test_kills.py, and said in the result:
-add the site's own (`recovery.quiet_minutes`, the schedule of `reconcile`) to compare.
+Each case kills something in the middle of the rollout of a tiny model and measures, from the kill,
+until the cycle is published and until its run has ended. PostgreSQL holds the catalog and Prefect's
+database; the store is a real S3 server (`shared/tools/real-s3`). Two waiting times of the settings
+are scaled down, as the result says: add the site's own to compare.
 """
 
 from __future__ import annotations
 
-import shutil
+import os
 import tempfile
 import time
-from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
 from benchmarks.record import record
-from flows.plan import plan_file
-from tests.flows.conftest import recent, world_of
-from tests.flows.held import Held, kill_server, kill_worker
-from tests.flows.orchestra import Orchestra, kill, until
+from mosaic_core.catalog.catalog import Catalog
+from mosaic_core.pipeline.run import run_cycle
+from mosaic_core.publication import client
+from tests.flows.conftest import on_servers, performing, plan_with_pause, recent, site_to_kill
+from tests.flows.held import ATTEMPTS, QUIET_MINUTES, Held, Kill
+from tests.infra.real_s3 import real_s3_server
 from tests.pipeline.world import copy_of
-
-AWAY_SECONDS = 30
-QUIET_MINUTES = 0.25
+from tests.recovery.sites import site_of
+from tests.servers import private_postgres
 
 
 def nothing(held: Held) -> None:
-    """The cycle as it is without a kill, for comparison."""
-
-
-def forecast(held: Held) -> None:
-    kill(held.process_of("forecast"))
-
-
-def both_flows(held: Held) -> None:
-    for flow in ("run-cycle", "forecast"):
-        kill(held.process_of(flow))
     held.go_on()
-    held.reconciled()
-
-
-def worker(held: Held) -> None:
-    kill_worker(held.orchestra)
-    held.go_on()
-    until(held.published, "the publication")
-    held.orchestra.start_worker("gpu")
-
-
-def worker_and_forecast(held: Held) -> None:
-    pid = held.process_of("forecast")
-    kill_worker(held.orchestra)
-    kill(pid)
-    held.go_on()
-    held.orchestra.start_worker("gpu")
-
-
-def server(held: Held) -> None:
-    kill_server(held.orchestra)
-    held.go_on()
-    time.sleep(AWAY_SECONDS)
-    held.orchestra.start_server()
-
-
-CASES: dict[str, Callable[[Held], None]] = {
-    "nothing": nothing,
-    "forecast": forecast,
-    "forecast and run-cycle": both_flows,
-    "worker": worker,
-    "worker and forecast": worker_and_forecast,
-    f"server for {AWAY_SECONDS} s": server,
-}
+    held.orchestra.completed(held.run)
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder, cycle = Path(name), recent(1)[0]
-        settings = {"products": ["statistics"], "recovery": {"quiet_minutes": QUIET_MINUTES}}
-        world = world_of(folder / "world", [cycle], settings=settings)
-        content = yaml.safe_load(plan_file().read_text())
-        for entry in content["deployments"]:
-            if entry["entrypoint"] == "flows.forecast.forecast":
-                entry["entrypoint"] = "tests.flows.paused.forecast"
-        plan = folder / "prefect.yaml"
-        plan.write_text(yaml.safe_dump(content))
-        orchestra = Orchestra(folder / "prefect", {"MOSAIC_TEST_PAUSE": str(folder / "pause")})
-        try:
-            orchestra.start_server()
-            orchestra.deploy(world.profile, plan, "--paused")
-            orchestra.start_worker("cpu")
-            orchestra.start_worker("gpu")
-            seconds = {}
-            for i, (case, act) in enumerate(CASES.items()):
-                copy = copy_of(world, folder / f"world-{i}")
-                seconds[case] = _measured(Held(orchestra, copy, cycle), act)
-                shutil.rmtree(copy.folder)
-        finally:
-            orchestra.end()
-    result: dict[str, Any] = {
-        "killed": "seconds until published",
-        **seconds,
+        before = site_to_kill(folder / "before", cycle)
+        unbroken = copy_of(before, folder / "unbroken")
+        run_cycle(site_of(unbroken), cycle)
+        digest = client.manifest(unbroken.store).digest
+        postgres = stack.enter_context(private_postgres())
+        s3 = stack.enter_context(real_s3_server())
+        s3.make_bucket("forecasts")
+        os.environ.update(s3.environment)
+        plan = plan_with_pause(folder)
+        orchestra = stack.enter_context(
+            performing(folder / "prefect", before.profile, plan, s3.environment, postgres.url)
+        )
+        orchestra.postgres, orchestra.s3 = postgres, s3
+        cases: dict[str, Any] = {}
+        for kill, attempts in {nothing: 1, **ATTEMPTS}.items():
+            world = on_servers(before, folder / kill.__name__, postgres.url)
+            held = Held(orchestra, world, cycle)
+            cases[kill.__name__] = _measured(held, kill)
+            held.require_published_once(digest, attempts)
+            held.require_nothing_left()
+            print(kill.__name__, cases[kill.__name__], flush=True)
+    result = {
+        "seconds after the kill": cases,
         "quiet_minutes": QUIET_MINUTES,
-        "load after, of one minute": round(psutil.getloadavg()[0], 1),
+        "reconcile": "by hand, at once and then every 40 s",
     }
     record("recovery", "python -m benchmarks.recovery", result, ("prefect",))
 
 
-def _measured(held: Held, act: Callable[[Held], None]) -> float:
-    began = time.monotonic()
-    act(held)
-    held.go_on()
-    until(held.published, "the publication", 600)
-    seconds = round(time.monotonic() - began, 1)
-    until(lambda: not held.orchestra.flow_processes(), "the processes of the runs to end", 600)
-    return seconds
+def _measured(held: Held, kill: Kill) -> dict[str, float]:
+    load, began, clock = psutil.getloadavg()[0], time.time(), time.monotonic()
+    kill(held)
+    ended = time.monotonic() - clock
+    with Catalog(held.world.catalog) as catalog:
+        (row,) = catalog.runs(cycle=held.cycle)
+    assert row.published is not None
+    return {
+        "published": round(row.published.timestamp() - began, 1),
+        "run ended": round(ended, 1),
+        "load before": round(load, 1),
+    }
 
 
 if __name__ == "__main__":

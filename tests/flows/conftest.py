@@ -17,7 +17,7 @@ from flows.plan import plan_file
 from mosaic_core.catalog.catalog import Catalog
 from mosaic_core.cycle import Cycle
 from mosaic_core.publication import client
-from tests.flows.held import Held
+from tests.flows.held import QUIET_MINUTES, Held
 from tests.flows.orchestra import Orchestra
 from tests.pipeline.command import mosaic
 from tests.pipeline.world import World, analyses, copy_of, write_source
@@ -78,12 +78,16 @@ def site(
 
 @pytest.fixture(scope="session")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The deployments, with a forecast that can be held in its middle; dead runs are soon seen."""
+    """The deployments, with a forecast that can be held in its middle."""
+    return plan_with_pause(tmp_path_factory.mktemp("plan"))
+
+
+def plan_with_pause(folder: Path) -> Path:
     content = yaml.safe_load(plan_file().read_text())
     for entry in content["deployments"]:
         if entry["entrypoint"] == "flows.forecast.forecast":
             entry["entrypoint"] = "tests.flows.paused.forecast"
-    path = tmp_path_factory.mktemp("plan") / "prefect.yaml"
+    path = folder / "prefect.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
 
@@ -165,7 +169,7 @@ def held(
 
 def site_to_kill(folder: Path, cycle: Cycle) -> World:
     """A site whose dead runs are soon seen."""
-    settings = {"products": ["statistics"], "recovery": {"quiet_minutes": 0.25}}
+    settings = {"products": ["statistics"], "recovery": {"quiet_minutes": QUIET_MINUTES}}
     return world_of(folder, [cycle], settings=settings)
 
 

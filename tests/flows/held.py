@@ -15,6 +15,9 @@ from mosaic_core.publication import client
 from tests.flows.orchestra import FINAL, Orchestra, kill, until
 from tests.pipeline.world import World
 
+QUIET_MINUTES = 0.25
+"""`recovery.quiet_minutes` of the sites whose runs are killed."""
+
 
 class Held:
     """A cycle in the middle of its rollout."""
