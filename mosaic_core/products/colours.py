@@ -69,6 +69,6 @@ def _srgb(lab: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(curved)
 
 
-def banded(levels: tuple[float, ...], extend: Literal["both", "max"]) -> BoundaryNorm:
+def banded(levels: tuple[float, ...], extend: Literal["both", "max", "neither"]) -> BoundaryNorm:
     """Colours by class: one for every interval of `levels`."""
     return BoundaryNorm(levels, 256, extend=extend)

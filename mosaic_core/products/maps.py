@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from mosaic_core.dims import LATITUDE, LONGITUDE
 from mosaic_core.errors import ConfigurationError
-from mosaic_core.products import canvas, colours
+from mosaic_core.products import canvas, colours, page
 from mosaic_core.products.checks import finite
 from mosaic_core.products.output import File, ProductError
 from mosaic_core.products.product import Product, ProductContext, lead_hours, register
@@ -132,20 +131,20 @@ def draw(
     hours: float,
 ) -> bytes:
     """One map as PNG; `kind` is `mean` or `spread`."""
-    globe = plane.projection.west is not None
-    extra = 0.28 if context.flags else 0.0
-    width, height = (10.0, 6.15 + extra) if globe else (7.6, 8.5 + extra)
-    with canvas.style():
-        figure = canvas.new_figure(width, height)
-        top = 0.72 + extra
-        axes = figure.add_axes((0.02, 0.82 / height, 0.96, (height - top - 0.82) / height))
+    words = "ensemble mean" if kind == "mean" else "ensemble spread (standard deviation)"
+    spread = kind == "spread"
+    units = "K" if spread and quantity.units == "°C" else quantity.units
+    levels = quantity.spread_levels if spread else quantity.levels
+    every = 1 if spread else max(1, round(len(levels) / 11))
+
+    def paint(axes: Axes) -> object:
         shading = _shade(axes, quantity, summary, kind, plane)
         _lines(axes, quantity, summary, kind, plane)
-        canvas.frame(axes, plane, context.land)
-        _colour_bar(figure, shading, quantity, kind, height)
-        _titles(figure, quantity, kind, context, hours, 1 - extra / height)
-        canvas.banner(figure, context.flags)
-        return canvas.png(figure)
+        return shading
+
+    title = f"{quantity.title}, {words}"
+    around = page.Words(title, hours, units, _legend(quantity, kind))
+    return page.one_map(plane, context, around, levels[::every], paint)
 
 
 def _shade(
@@ -183,39 +182,6 @@ def _lines(
         negative_linestyles="solid",
     )  # fmt: skip
     axes.clabel(lines, levels[::2], fontsize=6.5, fmt="%g", inline_spacing=2)
-
-
-def _colour_bar(
-    figure: Figure, shading: object, quantity: Quantity, kind: str, height: float
-) -> None:
-    axes = figure.add_axes((0.17, 0.5 / height, 0.66, 0.15 / height))
-    bar = figure.colorbar(shading, cax=axes, orientation="horizontal", spacing="uniform")  # type: ignore[arg-type]
-    levels = quantity.spread_levels if kind == "spread" else quantity.levels
-    every = 1 if kind == "spread" else max(1, round(len(levels) / 11))
-    bar.set_ticks(list(levels[::every]), labels=[f"{level:g}" for level in levels[::every]])
-    bar.ax.tick_params(labelsize=8.5, length=2.5, width=0.6, pad=2)
-    bar.outline.set_linewidth(0.6)
-    units = "K" if kind == "spread" and quantity.units == "°C" else quantity.units
-    figure.text(0.845, 0.575 / height, units, size=9.5, va="center", ha="left")
-
-
-def _titles(
-    figure: Figure, quantity: Quantity, kind: str, context: ProductContext, hours: float, top: float
-) -> None:
-    height = figure.get_figheight()
-    words = "ensemble mean" if kind == "mean" else "ensemble spread (standard deviation)"
-    start = context.cycle.init_time
-    line1, line2 = top - 0.27 / height, top - 0.52 / height
-    figure.text(0.02, line1, f"{quantity.title}, {words}", size=13.5, weight="bold", va="center")
-    figure.text(0.98, line1, f"+{hours:g} h", size=13.5, weight="bold", va="center", ha="right")
-    times = f"valid {canvas.valid_time(start, hours)}   from {canvas.timestamp(start)}"
-    members = f"{context.members} member{'s' if context.members > 1 else ''}"
-    figure.text(0.02, line2, times, size=9.5, va="center")
-    figure.text(0.98, line2, f"{context.model}, {members}", size=9.5, va="center", ha="right")
-    foot = "   ".join(text for text in (context.attribution, context.licence) if text)
-    drawn = _legend(quantity, kind)
-    figure.text(0.02, 0.13 / height, drawn, size=7.5, va="center", color="#555b61")
-    figure.text(0.98, 0.13 / height, foot, size=7.5, va="center", ha="right", color="#555b61")
 
 
 def _legend(quantity: Quantity, kind: str) -> str:

@@ -142,6 +142,7 @@ class Kind:
 _MODULES: Final = {
     "statistics": "statistics",
     "probabilities": "probabilities",
+    "tracks": "tracks",
     "maps": "maps",
     "stamps": "stamps",
     "spectra": "spectra_product",
