@@ -142,6 +142,7 @@ class Kind:
 _MODULES: Final = {
     "statistics": "statistics",
     "probabilities": "probabilities",
+    "extremes": "extremes",
     "tracks": "tracks",
     "maps": "maps",
     "stamps": "stamps",
