@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from prefect import flow, task
@@ -11,10 +12,11 @@ from flows.reference import ForecastOn, fingerprint, site_of
 from flows.submission import Errand, bring_about
 from flows.tasks import HOUR
 from mosaic_core.cycle import Cycle
-from mosaic_core.errors import ConfigurationError, MosaicError
+from mosaic_core.errors import ConfigurationError, ForecastError, MosaicError
 from mosaic_core.pipeline.site import Site
 
 DONE = ("published", "unchanged")
+_log = logging.getLogger(__name__)
 
 
 @flow(
@@ -34,7 +36,12 @@ def backfill(
         first, last: initial times, ISO: `2026-11-20T00Z`; both belong to the range.
         parallel: cycles under way at the same time.
         forecast_on: as `run-cycle` takes it.
+
+    Raises:
+        ForecastError: some could not be published; the others are.
     """
+    if parallel < 1:
+        raise ConfigurationError(f"{parallel} cycles at the same time", "one or more")
     site, settings = site_of(profile, overrides or []), overrides or []
     cycles = cycles_between(first, last)
     todo = [cycle for cycle in cycles if not _published(site, cycle)]
@@ -63,7 +70,11 @@ def cycles_between(first: str, last: str) -> list[Cycle]:
 def run_all(
     profile: str, overrides: list[str], cycles: list[str], parallel: int, forecast_on: ForecastOn
 ) -> None:
-    """Ask for a run of each cycle, `parallel` at a time, and wait until all are published."""
+    """Ask for a run of each cycle, `parallel` at a time, and wait until all are published.
+
+    Raises:
+        ForecastError: some were tried twice in vain; the others are published.
+    """
     site = site_of(profile, overrides)
     key = f"{fingerprint(profile, overrides)}-{site.config.name}"
 
@@ -78,8 +89,20 @@ def run_all(
             quiet_seconds=HOUR, tags=[str(cycle), site.config.name, "backfill"],
         )  # fmt: skip
 
+    failed: dict[str, str] = {}
+
+    def give_up(errand: Errand, error: ForecastError) -> None:
+        failed[errand.parameters["cycle"]] = error.found
+        _log.error("%s", error)
+
     errands = [errand(Cycle.parse(cycle)) for cycle in cycles]
-    bring_about(errands, len(cycles) * 12 * HOUR, attempts=2, parallel=parallel)
+    bring_about(errands, len(cycles) * 12 * HOUR, attempts=2, parallel=parallel, give_up=give_up)
+    if failed:
+        raise ForecastError(
+            f"{len(failed)} of {len(cycles)} cycles are not published: {', '.join(failed)}",
+            "all of the range",
+            "read their runs' pages; begin the backfill again, which passes over the others",
+        )
 
 
 def _published(site: Site, cycle: Cycle) -> bool:

@@ -7,13 +7,15 @@ most `recovery.attempts` times a cycle, each under an idempotency key of its own
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prefect import flow, task
+from prefect.states import Crashed
 
 from flows import artifacts
 from flows.reference import ForecastOn, fingerprint, plain_name, site_of
-from flows.submission import ask_for
+from flows.submission import ask_for, mark_crashed
 from flows.tasks import PATIENT
 from mosaic_core.pipeline import recovery
 from mosaic_core.pipeline.agreement import differences
@@ -66,13 +68,20 @@ def start_due(profile: str, overrides: list[str], forecast_on: str) -> dict[str,
 
 
 def start(site: Site, due: Due, parameters: dict[str, Any]) -> None:
-    """Ask for one attempt, once; one that ended without a word is counted as lost."""
+    """Ask for one attempt, once; one that ended without a word is counted as lost.
+
+    So is one that a worker took up and never began: it died in between.
+    """
     key = f"{fingerprint(parameters['profile'], parameters['overrides'])}-{due.key}"
     tags = [str(due.cycle), site.config.name, "reconciled"]
     name = f"run-cycle/{site.profile.name}"
     run = ask_for(name, parameters, key, tags, part_of_this_run=False)
-    if run.state is not None and run.state.is_final():
-        reason = f"run {run.name} of Prefect ended as {run.state.name}: {run.state.message}"
+    state, quiet = run.state, timedelta(minutes=site.profile.recovery.quiet_minutes)
+    if state is not None and state.is_pending() and datetime.now(UTC) - state.timestamp > quiet:
+        state = Crashed(message=f"It has been {state.name} for {quiet.total_seconds():.0f} s")
+        mark_crashed(run.id, str(state.message))
+    if state is not None and state.is_final():
+        reason = f"run {run.name} of Prefect ended as {state.name}: {state.message}"
         recovery.count_lost_attempt(site, due, reason)
     else:
         _log.warning("%s is due (%s): %s", due.cycle, due.reason, run.name)

@@ -113,26 +113,27 @@ class Errand:
             return None
 
     def _over(self, state: State) -> bool:
-        """Whether the run has ended, or its process has: it runs, and nobody holds the claim."""
+        """Whether the run has ended, or its process has: it is taken up, and holds no claim."""
         if state.is_final():
             return True
-        if not state.is_running() or self.held():
+        # A worker that dies between taking a run up and starting it leaves it pending for ever.
+        if state.is_scheduled() or self.held():
             self.sign = time.monotonic()
             return False
         if time.monotonic() - self.sign < self.quiet_seconds:
             return False
-        self._mark_crashed()
+        assert self.run is not None
+        mark_crashed(self.run, f"Nobody has held the claim for {self.quiet_seconds:.0f} s")
         return True
 
-    def _mark_crashed(self) -> None:
-        """Free the place in the queue that a dead process holds."""
-        assert self.run is not None
-        message = f"Nobody has held the claim for {self.quiet_seconds:.0f} s"
-        try:
-            with get_client(sync_client=True) as client:
-                client.set_flow_run_state(self.run, Crashed(message=message))
-        except Exception as error:
-            _log.warning("%s could not be marked as crashed: %s", self.key, error)
+
+def mark_crashed(run: UUID, message: str) -> None:
+    """Free the place in the queue that a dead process holds."""
+    try:
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run, Crashed(message=message))
+    except Exception as error:  # whoever looks next tries again
+        _log.warning("run %s could not be marked as crashed: %s", run, error)
 
 
 def bring_about(
@@ -141,19 +142,31 @@ def bring_about(
     attempts: int = ATTEMPTS,
     parallel: int | None = None,
     look: Callable[[], None] = lambda: None,
+    give_up: Callable[[Errand, ForecastError], None] | None = None,
 ) -> None:
     """Wait until all errands are done, at most `parallel` of them asked for at the same time.
 
     Args:
         look: called at every poll.
+        give_up: told of one that cannot be done, and the others go on; without it that is the end.
 
     Raises:
         ForecastError: one cannot be done, or it takes longer than `seconds`.
     """
+
+    def is_over(errand: Errand) -> bool:
+        try:
+            return errand.look(attempts)
+        except ForecastError as error:
+            if give_up is None:
+                raise
+            give_up(errand, error)
+            return True
+
     waiting, end = list(errands), time.monotonic() + seconds
     while True:
         under_way = waiting[:parallel]
-        waiting = [e for e in under_way if not e.look(attempts)] + waiting[len(under_way) :]
+        waiting = [e for e in under_way if not is_over(e)] + waiting[len(under_way) :]
         look()
         if not waiting:
             return

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +14,14 @@ from prefect.client.schemas.objects import State, StateType
 
 from flows import submission
 from flows.submission import Errand, bring_about
+from mosaic_core.cycle import Cycle
 from mosaic_core.errors import ForecastError
+from mosaic_core.pipeline.recovery import Due
+from tests.pipeline.world import World
+from tests.recovery.sites import site_of
+
+AN_HOUR_AGO = datetime.now(UTC) - timedelta(hours=1)
+reconcile: Any = importlib.import_module("flows.reconcile")
 
 
 class Server:
@@ -95,6 +105,64 @@ def test_a_run_of_which_nobody_holds_the_claim_is_dead_and_frees_its_place(
     bring_about([errand("a", lambda: "a-2" in server.asked, held=False, quiet=0.2)], 60)
     assert server.crashed == ["a-1"]
     assert server.asked == ["a-1", "a-2"]
+
+
+@pytest.mark.parametrize("kind", [StateType.PENDING, StateType.CANCELLING])
+def test_a_run_that_was_taken_up_and_never_began_is_dead_too(
+    kind: StateType, serve: Callable[..., Server]
+) -> None:
+    server = serve(lambda key: kind if key == "a-1" else StateType.COMPLETED)
+    bring_about([errand("a", lambda: "a-2" in server.asked, held=False, quiet=0.2)], 60)
+    assert (server.asked, server.crashed) == (["a-1", "a-2"], ["a-1"])
+
+
+def test_a_run_in_a_queue_is_not_dead_however_long(serve: Callable[..., Server]) -> None:
+    server, polls = serve(lambda key: StateType.SCHEDULED), list[int]()
+    waits = errand("a", lambda: len(polls) > 30, held=False, quiet=0.0)
+    bring_about([waits], 60, look=lambda: polls.append(1))
+    assert (server.asked, server.crashed) == (["a-1"], [])
+
+
+def test_of_many_errands_one_that_cannot_be_done_does_not_hold_up_the_others(
+    serve: Callable[..., Server],
+) -> None:
+    server, given_up = serve(lambda key: StateType.FAILED), list[str]()
+    errands = [errand(name, lambda name=name: name == "b") for name in ("a", "b", "c")]  # type: ignore[misc]
+    bring_about(
+        errands, 60, attempts=2, parallel=1, give_up=lambda e, error: given_up.append(e.key)
+    )
+    assert given_up == ["a", "c"]
+    assert server.asked == ["a-1", "a-2", "c-1", "c-2"]
+
+
+def asked(state: State | None) -> Any:
+    return type("Run", (), {"id": uuid.uuid4(), "name": "loud-owl", "state": state})()
+
+
+@pytest.mark.parametrize(
+    ("state", "counted", "crashed"),
+    [
+        (None, False, False),
+        (State(type=StateType.SCHEDULED), False, False),
+        (State(type=StateType.PENDING), False, False),
+        (State(type=StateType.PENDING, timestamp=AN_HOUR_AGO), True, True),
+        (State(type=StateType.RUNNING, timestamp=AN_HOUR_AGO), False, False),
+        (State(type=StateType.CRASHED), True, False),
+    ],
+)
+def test_an_attempt_that_a_worker_took_with_it_is_counted_and_not_waited_for(
+    state: State | None, counted: bool, crashed: bool, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    site, lost, marked = site_of(World(tmp_path / "world")), list[str](), list[Any]()
+    monkeypatch.setattr(reconcile, "ask_for", lambda *_, **__: asked(state))
+    monkeypatch.setattr(reconcile, "mark_crashed", lambda run, message: marked.append(message))
+    monkeypatch.setattr(
+        reconcile.recovery, "count_lost_attempt", lambda site, due, reason: lost.append(reason)
+    )
+    due = Due(Cycle.parse("2026-11-20T00Z"), 2, "tiny-20261120T00Z-2", "attempt 1 failed")
+    reconcile.start(site, due, {"profile": "p", "overrides": []})
+    assert (bool(lost), bool(marked)) == (counted, crashed)
 
 
 def test_no_more_are_asked_for_at_a_time_than_allowed(serve: Callable[..., Server]) -> None:
