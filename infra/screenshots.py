@@ -29,8 +29,10 @@ from PIL import Image
 from websockets.sync.client import connect
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
-SETTLE_SECONDS = 10
+SETTLE_SECONDS = 5
 KINDS = {"summary": "markdown", "products": "table", "picture": "image", "progress": "progress"}
+SHOWN = {"summary": "Good: published whole", "products": "statistics", "progress": "member-steps"}
+"""What is on the page of an artifact once it is drawn."""
 
 
 @contextlib.contextmanager
@@ -121,14 +123,26 @@ def picture(send: Callable[..., Any], url: str, name: str, text: str, height: in
         return bool(found.get("result", {}).get("value"))
 
     wait(shown, f"{text!r} at {url}")
-    time.sleep(SETTLE_SECONDS)
-    data = base64.b64decode(send("Page.captureScreenshot", format="png")["data"])
+    data = _settled(lambda: base64.b64decode(send("Page.captureScreenshot", format="png")["data"]))
     with Image.open(io.BytesIO(data)) as image:
         out = io.BytesIO()
         image.convert("RGB").quantize(128).save(out, "PNG", optimize=True)
     FIGURES.mkdir(exist_ok=True)
     (FIGURES / f"ui-{name}.png").write_bytes(out.getvalue())
     sys.stdout.write(f"docs/figures/ui-{name}.png {len(out.getvalue()) // 1000} kB\n")
+
+
+def _settled(look: Callable[[], bytes]) -> bytes:
+    """A picture that has not changed for a while: graphs and logs come after the page."""
+    pictures = [look()]
+
+    def same() -> bool:
+        time.sleep(SETTLE_SECONDS)
+        pictures.append(look())
+        return len(pictures) > 3 and pictures[-1] == pictures[-2]
+
+    wait(same, "a page that does not change any more")
+    return pictures[-1]
 
 
 def main() -> None:
@@ -141,11 +155,11 @@ def main() -> None:
         found = artifacts(url, run["id"])
         page = f"{url}/runs/flow-run/{run['id']}"
         with browser() as send:
-            picture(send, page, "run", run["name"], 900)
+            picture(send, page, "run", "ingest took", 900)
             for name, kind in KINDS.items():
                 one = next(entry for entry in found if entry["type"] == kind)
                 where = f"{url}/artifacts/artifact/{one['id']}"
-                picture(send, where, name, one["key"], 1000)
+                picture(send, where, name, SHOWN.get(name, one["key"]), 1000)
 
 
 if __name__ == "__main__":
