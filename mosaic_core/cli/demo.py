@@ -97,7 +97,8 @@ def _show_scores(
     console: Any, site: Site, truth: str, starts: list[Cycle], last: CycleReport
 ) -> None:
     from mosaic_core.cli.scores import energy_table, score_table
-    from mosaic_core.pipeline.scoreboard import Period, scored_lines
+    from mosaic_core.pipeline.accumulated import Period
+    from mosaic_core.pipeline.scoreboard import scored_lines
     from mosaic_core.verification.rows import ENERGY
 
     period = Period(starts[0], starts[-1])
@@ -130,7 +131,8 @@ def _pictures(
     site: Site, done: VerificationReport, starts: list[Cycle], last: CycleReport
 ) -> list[str]:
     """URLs of the scorecard and the spectra, drawn again when there is something new."""
-    from mosaic_core.pipeline.scoreboard import SCORECARD, SPECTRA, Period, write_pictures
+    from mosaic_core.pipeline.accumulated import Period
+    from mosaic_core.pipeline.scoreboard import SCORECARD, SPECTRA, write_pictures
     from mosaic_core.verification import arrays
 
     folder = arrays.folder(site.config.name, done.truth)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,8 +14,12 @@ if TYPE_CHECKING:
 
     from mosaic_core.pipeline.scoreboard import Scored
 
+Record = dict[str, Any]
+_KEYS = ("variable", "level", "field", "event", "region", "lead_hours", "cycles")
+
 _COLUMNS = {
     "rmse": "RMSE",
+    "nrmse": "NRMSE",
     "to_persistence": "/ persist.",
     "to_climatology": "/ clim.",
     "spread_skill": "spr./skill",
@@ -30,6 +38,7 @@ def score_table(lines: Sequence[Scored], *, region: bool = False, every: bool = 
     """Scores by variable and lead time; without CRPSS, ACC and bias where not `every`."""
     from rich.table import Table
 
+    lines = [line for line in lines if "rmse" in line.scores]
     shown = [
         name
         for name in (_COLUMNS if every else _NARROW)
@@ -52,6 +61,123 @@ def score_table(lines: Sequence[Scored], *, region: bool = False, every: bool = 
         first = f"{where.short} ({units})" if here != before else ""
         table.add_row(first, *([where.region] if region else []), f"{where.lead_hours} h", *cells)
         before = here
+    return table
+
+
+def print_scores(records: Sequence[Record], about: Mapping[str, Any], *, region: bool) -> None:
+    """Tables of fields, of events and of kinetic energy."""
+    from rich.console import Console
+
+    from mosaic_core.pipeline.scoreboard import Scored
+    from mosaic_core.verification.rows import ENERGY, Line
+
+    console = Console()
+    _print_about(console, records, about)
+    lines = [
+        Scored(
+            Line(*(r[name] for name in Line._fields)), r["cycles"],
+            {k: v for k, v in r.items() if k not in _KEYS},
+        )
+        for r in records
+    ]  # fmt: skip
+    fields = [line for line in lines if line.line.variable != ENERGY]
+    if any("rmse" in line.scores for line in fields):
+        console.print(score_table(fields, region=region))
+    energies = energy_table([line for line in lines if line.line.variable == ENERGY])
+    for table in (event_table(fields, region=region), energies):
+        if table is not None:
+            console.print(table)
+
+
+def print_records(records: Sequence[Record], about: Mapping[str, Any]) -> None:
+    """One table with a column for every key."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    _print_about(console, records, about)
+    names = [name for name in records[0] if name not in ("field", "cycles")]
+    table = Table(*(name.replace("_", " ") for name in names))
+    for record in records:
+        cells = (record[name] for name in names)
+        table.add_row(*(_number(c) if isinstance(c, float) else str(c) for c in cells))
+    console.print(table)
+
+
+def plain(records: Sequence[Record]) -> list[Record]:
+    """JSON has neither NaN nor infinity: null."""
+    return [
+        {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in r.items()}
+        for r in records
+    ]
+
+
+def csv_text(records: Sequence[Record]) -> str:
+    """A line a score: what it is of, its name and its value in the files' units."""
+    keys = [name for name in _KEYS if name in records[0]]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*keys, "score", "value"])
+    for record in records:
+        for name, value in record.items():
+            if name not in keys:
+                writer.writerow([*(record[key] for key in keys), name, repr(float(value))])
+    return out.getvalue()
+
+
+def draw(records: Sequence[Record], about: Mapping[str, Any], path: Path) -> None:
+    """Curves by lead time of up to six variables in one region, as a PNG.
+
+    Raises:
+        ConfigurationError: nothing to draw, or a path that cannot be written.
+    """
+    from mosaic_core.errors import ConfigurationError
+    from mosaic_core.verification import figures
+    from mosaic_core.verification.curves import curves_of
+
+    panels, hours = curves_of(records, units_of)
+    if not panels:
+        raise ConfigurationError("no errors of fields to draw", "variables that have an RMSE")
+    count = max(record["cycles"] for record in records)
+    title = f"{about['model']} against {about['truth']}, {count} cycles up to {about['until']}"
+    try:
+        path.write_bytes(figures.report(panels, hours, {}, 0, title))
+    except OSError as error:
+        raise ConfigurationError(f"--plot {path}: {error}", "a file that can be written") from error
+
+
+def _print_about(console: Any, records: Sequence[Record], about: Mapping[str, Any]) -> None:
+    count = max(record["cycles"] for record in records)
+    console.print(
+        f"{about['model']} against {about['truth']}: {count} cycles, "
+        f"{about['since'] or 'the first'} to {about['until']}"
+    )
+
+
+def event_table(lines: Sequence[Scored], *, region: bool = False) -> Table | None:
+    """Brier scores, their skill and the base rate by event and lead time; None without events."""
+    from rich.table import Table
+
+    found = [
+        (line, name.removeprefix("base_rate_"))
+        for line in lines
+        for name in line.scores
+        if name.startswith("base_rate_")
+    ]
+    if not found:
+        return None
+    heads = ["event", *(["region"] if region else []), "lead", "happens", "Brier", "fair", "skill"]
+    table = Table(*heads)
+    for column in table.columns[1 + region :]:
+        column.justify = "right"
+    for line, event in sorted(found, key=lambda each: (each[0].line[:3], each[1], each[0].line[3])):
+        cells = [
+            _number(line.scores.get(f"{metric}_{event}"))
+            for metric in ("base_rate", "brier", "fair_brier", "brier_skill")
+        ]
+        where = line.line
+        name = f"{where.short} {event.replace('_', ' ')}"
+        table.add_row(name, *([where.region] if region else []), f"{where.lead_hours} h", *cells)
     return table
 
 
@@ -86,6 +212,8 @@ def units_of(variable: str) -> tuple[float, str]:
     """(factor, units) that a variable is shown in."""
     from mosaic_core.channels import VARIABLES
 
+    if variable not in VARIABLES:  # a speed
+        return 1.0, "m/s"
     own = VARIABLES[variable].units.replace("m s-1", "m/s").replace("Pa s-1", "Pa/s")
     return _UNITS.get(variable, (1.0, own))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from mosaic_core.catalog.catalog import Catalog
-    from mosaic_core.pipeline.scoreboard import Period
+    from mosaic_core.pipeline.accumulated import Period
+    from mosaic_core.pipeline.site import Site
 
 NOT_GOOD = 10
 
@@ -36,7 +39,8 @@ def verify(
     """Verify every published forecast that has come true by CYCLE and has no scores yet."""
     from contextlib import ExitStack
 
-    from mosaic_core.pipeline.scoreboard import Period, write_pictures
+    from mosaic_core.pipeline.accumulated import Period
+    from mosaic_core.pipeline.scoreboard import write_pictures
     from mosaic_core.pipeline.verification import verify_due
 
     site = open_profile(profile, overrides)
@@ -64,6 +68,14 @@ def verify(
         raise typer.Exit(NOT_GOOD)
 
 
+class Show(StrEnum):
+    """What `mosaic scores` shows."""
+
+    scores = "scores"
+    events = "events"
+    ranks = "ranks"
+
+
 def scores(
     variable: Annotated[
         str | None, typer.Option(help="z500, msl, geopotential_500, ...; all by default.")
@@ -77,57 +89,89 @@ def scores(
         ),
     ] = "30d",
     truth: Annotated[str | None, typer.Option(help="What was verified against.")] = None,
+    show: Annotated[
+        Show,
+        typer.Option(help="Scores, Brier scores and ROC of events, or rank histograms in numbers."),
+    ] = Show.scores,
     profile: ProfileName = "demo",
     overrides: Overrides = None,
     as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, a line a score.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw RMSE, spread and references by lead time as a PNG.")
+    ] = None,
 ) -> None:
     """Show scores of the forecasts that have been verified, averaged over their cycles."""
-    from rich.console import Console
+    from mosaic_core.cli import scores as output
+    from mosaic_core.pipeline.scoreboard import truth_of
+    from mosaic_core.verification.rows import parse_variable
 
-    from mosaic_core.cli.scores import energy_table, score_table
-    from mosaic_core.pipeline.scoreboard import scored_lines, truth_of
-    from mosaic_core.verification.rows import ENERGY, parse_variable
-
+    if as_json and as_csv:
+        raise ConfigurationError("--json and --csv", "one of them")
+    if plot and show is not Show.scores:
+        raise ConfigurationError(f"--plot of {show.value}", "--show scores")
     chosen = parse_variable(variable) if variable else None
     hours = _hours(lead)
     site = open_profile(profile, overrides)
     model = site.config.name
     against = truth_of(site.catalog, model, truth, site.source.name)
     period = _period(site.catalog, model, against, last)
-    lines = scored_lines(
-        site.catalog, model, against, period,
-        variable=chosen, region=None if region == "all" else region,
-    )  # fmt: skip
-    lines = [line for line in lines if hours is None or line.line.lead_hours in hours]
-    if not lines:
+    where = None if region == "all" else region
+    found = _found(site, against, period, show, chosen, where)
+    found = [record for record in found if hours is None or record["lead_hours"] in hours]
+    if not found:
         raise ConfigurationError(
             f"no scores of {variable or 'any variable'} in {region}"
             + (f" at {lead} h" if lead else ""),
             "what has been verified",
             "`mosaic scores --region all` shows what there is",
         )
+    about = {
+        "model": model,
+        "truth": against,
+        "since": str(period.since) if period.since else None,
+        "until": str(period.until) if period.until else None,
+    }
+    if plot:
+        output.draw(found, about, plot)
     if as_json:
-        document = {
-            "model": model,
-            "truth": against,
-            "since": str(period.since) if period.since else None,
-            "until": str(period.until) if period.until else None,
-            "scores": [line.as_dict() for line in lines],
-        }
-        typer.echo(json.dumps(document))
-        return
-    console = Console()
-    count = max(line.cycles for line in lines)
-    console.print(
-        f"{model} against {against}: {count} cycles, "
-        f"{period.since or 'the first'} to {period.until}"
-    )
-    fields = [line for line in lines if line.line.variable != ENERGY]
-    if fields:
-        console.print(score_table(fields, region=region == "all"))
-    energies = energy_table([line for line in lines if line.line.variable == ENERGY])
-    if energies is not None:
-        console.print(energies)
+        typer.echo(json.dumps({**about, show.value: output.plain(found)}))
+    elif as_csv:
+        typer.echo(output.csv_text(found), nl=False)
+    elif show is Show.scores:
+        output.print_scores(found, about, region=where is None)
+    else:
+        output.print_records(found, about)
+
+
+def _found(
+    site: Site,
+    truth: str,
+    period: Period,
+    show: Show,
+    variable: tuple[str, int] | None,
+    region: str | None,
+) -> list[dict[str, Any]]:
+    from mosaic_core.pipeline import queries
+    from mosaic_core.pipeline.accumulated import accumulate
+    from mosaic_core.pipeline.scoreboard import scored_lines
+    from mosaic_core.verification.events import split_field
+    from mosaic_core.verification.regions import Weights
+    from mosaic_core.verification.settings import VerificationSettings
+
+    model = site.config.name
+    if show is Show.scores:
+        lines = scored_lines(site.catalog, model, truth, period, variable=variable, region=region)
+        return [line.as_record() for line in lines]
+    kept = accumulate(site.store, site.catalog, model, truth, period)
+    if show is Show.events:
+        records = queries.event_records(kept, region)
+        field = "field"
+    else:
+        weights = Weights.of(site.config.lat_lon, VerificationSettings.load().regions)
+        records = queries.rank_records(kept, weights, region)
+        field = "variable"
+    return [r for r in records if variable in (None, split_field(r[field]))]
 
 
 def quiet(done: int, total: int) -> None:
@@ -169,7 +213,7 @@ def _period(catalog: Catalog, model: str, truth: str, last: str) -> Period:
     from datetime import timedelta
 
     from mosaic_core.cycle import Cycle
-    from mosaic_core.pipeline.scoreboard import Period
+    from mosaic_core.pipeline.accumulated import Period
 
     newest = max(cycle for cycle, _ in catalog.scored(model, truth))
     if last == "all":

@@ -8,30 +8,20 @@ from typing import Any, Final
 
 import numpy as np
 
-from mosaic_core import dims
 from mosaic_core.catalog.catalog import Catalog
-from mosaic_core.cycle import Cycle
 from mosaic_core.errors import ConfigurationError
+from mosaic_core.pipeline.accumulated import Period, accumulate
 from mosaic_core.pipeline.site import Site
-from mosaic_core.pipeline.verification import last_wavenumber
+from mosaic_core.pipeline.verifier import last_wavenumber
 from mosaic_core.spectral import SphericalHarmonics
 from mosaic_core.verification import arrays
 from mosaic_core.verification.energy import Energy
 from mosaic_core.verification.rows import ENERGY, Line, scores_of, short_name
-from mosaic_core.verification.statistics import Average
 
 SCORECARD: Final = "scorecard.png"
 SPECTRA: Final = "spectra.png"
 _SHOWN_SPECTRA: Final = 3
 """Lead times in the picture of spectra."""
-
-
-@dataclass(frozen=True)
-class Period:
-    """Initial times from `since` to `until`, both included; None is no bound."""
-
-    since: Cycle | None = None
-    until: Cycle | None = None
 
 
 @dataclass(frozen=True)
@@ -42,12 +32,8 @@ class Scored:
     cycles: int
     scores: Mapping[str, float]
 
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            **self.line._asdict(),
-            "cycles": self.cycles,
-            **{name: _plain(value) for name, value in self.scores.items()},
-        }
+    def as_record(self) -> dict[str, Any]:
+        return {**self.line._asdict(), "cycles": self.cycles, **self.scores}
 
 
 def scored_lines(
@@ -133,22 +119,9 @@ def mean_energies(
     site: Site, truth: str, period: Period
 ) -> tuple[dict[tuple[int, int], Energy], int, int]:
     """Mean spectra by (lead hours, level), over how many cycles, and the last wavenumber."""
-    scored = {cycle for cycle, _ in site.catalog.scored(site.config.name, truth, period.since)}
-    cycles = [c for c in scored if period.until is None or c <= period.until]
-    averages: dict[tuple[int, int], Average] = {}
-    for cycle in sorted(cycles):
-        kept = arrays.read(site.store, arrays.key_of(site.config.name, truth, cycle))
-        if kept is None or f"{ENERGY}_of_truth" not in kept:
-            continue
-        for hours in kept[dims.LEAD_TIME].values.tolist():
-            for level in kept["wind_level"].values.tolist():
-                here = kept.sel({dims.LEAD_TIME: hours, "wind_level": level})
-                parts = {p: here[f"{ENERGY}_of_{p}"].values for p in ("members", "mean", "truth")}
-                if np.isfinite(parts["truth"]).all():
-                    averages.setdefault((hours, level), Average()).add(parts)
-    made = {key: Energy(**average.means()) for key, average in sorted(averages.items())}
-    last = last_wavenumber(site, SphericalHarmonics(site.config.lat_lon)) if made else 0
-    return made, len(cycles), last
+    found = accumulate(site.store, site.catalog, site.config.name, truth, period)
+    last = last_wavenumber(site, SphericalHarmonics(site.config.lat_lon)) if found.energies else 0
+    return found.energies, found.cycles, last
 
 
 def _scorecard(
@@ -181,8 +154,3 @@ def _scorecard(
 
 def _cycles(count: int) -> str:
     return f"{count} cycle{'' if count == 1 else 's'}"
-
-
-def _plain(value: float) -> float | None:
-    """JSON has neither NaN nor infinity."""
-    return value if np.isfinite(value) else None

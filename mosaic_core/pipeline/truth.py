@@ -25,6 +25,10 @@ class Truth(Protocol):
     def forward(self) -> bool:
         """Whether it is best asked from the earliest time on."""
 
+    @property
+    def gaps(self) -> bool:
+        """Whether points may be missing (NaN); otherwise one that is makes it refused."""
+
     def has(self, valid_time: datetime) -> bool:
         """Whether it is known at that time."""
 
@@ -36,6 +40,7 @@ class StoredAnalyses:
     """The analyses that a site has ingested."""
 
     forward = False
+    gaps = False
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -66,6 +71,7 @@ class SimulatedTruth:
     """
 
     forward = True  # it is integrated
+    gaps = False
 
     def __init__(self, site: Site) -> None:
         if not hasattr(site.source, "truth"):

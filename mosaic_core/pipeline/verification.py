@@ -6,57 +6,19 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import xarray as xr
-from numpy.typing import NDArray
-
-from mosaic_core import dims
 from mosaic_core.catalog.models import ForecastRun
-from mosaic_core.channels import Channel, Channels
 from mosaic_core.cycle import Cycle
-from mosaic_core.errors import (
-    CatalogError,
-    ConfigurationError,
-    ForecastError,
-    IntegrityError,
-    MosaicError,
-    StoreError,
-)
+from mosaic_core.errors import CatalogError, IntegrityError, MosaicError, StoreError
 from mosaic_core.pipeline.site import Site
 from mosaic_core.pipeline.truth import StoredAnalyses, Truth
-from mosaic_core.publication import layout
+from mosaic_core.pipeline.verifier import Due, Verifier
 from mosaic_core.publication.latest import read_manifest
-from mosaic_core.spectral import SphericalHarmonics
 from mosaic_core.storage import ObjectMissing
-from mosaic_core.verification import arrays
-from mosaic_core.verification.climatology import Climatology, shipped
-from mosaic_core.verification.energy import Energy, bands
-from mosaic_core.verification.ranks import rank_histogram
-from mosaic_core.verification.regions import Weights
-from mosaic_core.verification.rows import ENERGY, energy_rows, score_rows
-from mosaic_core.verification.scores import member_fields, same_grid, truth_fields
 from mosaic_core.verification.settings import VerificationSettings
-from mosaic_core.verification.statistics import statistics
 
 _log = logging.getLogger(__name__)
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, order=True)
-class Due:
-    """A lead time of a published forecast that has come true; newest valid time sorts last."""
-
-    valid_time: datetime
-    cycle: Cycle
-    revision: int
-    lead_hours: int
-
-    def __str__(self) -> str:
-        return f"{self.cycle} +{self.lead_hours} h"
 
 
 @dataclass(frozen=True)
@@ -144,12 +106,12 @@ def verify(
     now, left = due[: settings.at_most], len(due) - settings.at_most
     if truth.forward:
         now.reverse()
-    verifier = _Verifier(site, truth, settings)
+    verifier = Verifier(site, truth, settings)
     verified, failed = [], []
     on_progress(0, len(now))
     for i, one in enumerate(now):
         try:
-            verifier.verify(one)
+            verifier.keep(verifier.compute(one))
             verified.append(one)
         except MosaicError as error:
             if _is_away(error):
@@ -169,20 +131,6 @@ def _is_away(error: MosaicError) -> bool:
     if isinstance(error, IntegrityError | ObjectMissing):
         return False
     return isinstance(error, CatalogError | StoreError)
-
-
-def climatology_of(site: Site, settings: VerificationSettings) -> Climatology | None:
-    """The climatology of a site: that of the settings, or a shipped one of its planet and grid."""
-    if settings.climatology:
-        return Climatology.read(Path(settings.climatology))
-    provenance = getattr(site.source, "provenance", None)
-    return None if provenance is None else shipped(provenance, site.config.lat_lon)
-
-
-def last_wavenumber(site: Site, harmonics: SphericalHarmonics) -> int:
-    """The last wavenumber that both the grid and a simulated truth resolve."""
-    simulated = getattr(getattr(site.source, "settings", None), "truncation", None)
-    return min(harmonics.truncation, simulated or harmonics.truncation)
 
 
 def _published(site: Site) -> list[ForecastRun]:
@@ -222,113 +170,3 @@ def _due(
                 known[valid] = truth.has(valid)
             if known[valid]:
                 yield Due(valid, run.cycle, run.revision, hours)
-
-
-class _Verifier:
-    """Verifies lead times one by one; a truth serves all that are valid at its time."""
-
-    def __init__(self, site: Site, truth: Truth, settings: VerificationSettings) -> None:
-        self.site, self.truth, self.settings = site, truth, settings
-        self.grid = site.config.lat_lon
-        self.channels = settings.of(site.config.channel_set)
-        self.winds = settings.winds(site.config.channel_set)
-        self.weights = Weights.of(self.grid, settings.regions)
-        self._truth = lru_cache(maxsize=1)(truth.at)
-        self._start = lru_cache(maxsize=16)(self._read_start)
-        try:
-            self.harmonics = SphericalHarmonics(self.grid)
-        except ConfigurationError as error:
-            _log.warning("no spectra: %s", error)
-            self.winds = {}
-
-    @cached_property
-    def climatology(self) -> tuple[Array, Array] | None:
-        found = climatology_of(self.site, self.settings)
-        return None if found is None else found.of(self.channels, self.grid)
-
-    def verify(self, due: Due) -> None:
-        site, name = self.site, self.site.config.name
-        truth = self._truth(due.valid_time)
-        wanted = _with(self.channels, self.winds)
-        members, hours = self._members(due, truth, wanted)
-        actual = truth_fields(truth, wanted)
-        count = len(self.channels)
-        found = self._scores(due, members[:, :count], actual[:count])
-        energies = {
-            level: self._energy(wanted, pair, members, actual) for level, pair in self.winds.items()
-        }
-        ranks = rank_histogram(members[:, :count], actual[:count], self.weights)
-        key = arrays.key_of(name, self.truth.name, due.cycle)
-        kept = self._arrays(due, energies, ranks)
-        forecast = layout.forecast_prefix(name, due.cycle, due.revision)
-        arrays.write_lead(site.store, key, kept, hours, forecast)
-        chosen = bands(last_wavenumber(site, self.harmonics)) if energies else ()
-        rows = [
-            *score_rows(found, self.channels, self.weights),
-            *energy_rows(energies, "global", chosen),
-        ]
-        identity = {
-            "cycle": due.cycle, "model": name, "lead_hours": due.lead_hours,
-            "truth_source": self.truth.name,
-        }  # fmt: skip
-        site.catalog.record_scores({**row, **identity} for row in rows)
-
-    def _members(self, due: Due, truth: xr.Dataset, wanted: Channels) -> tuple[Array, list[int]]:
-        """One lead time, (number, channel, latitude, longitude), and all that there are (h)."""
-        from mosaic_core.ensemble.store import open_ensemble
-
-        prefix = layout.forecast_prefix(self.site.config.name, due.cycle, due.revision)
-        where = self.site.store.url(prefix)
-        try:
-            ensemble = open_ensemble(self.site.store, prefix)
-            same_grid(ensemble, truth)
-            hours = (ensemble[dims.LEAD_TIME].values / np.timedelta64(1, "h")).astype(int).tolist()
-            if due.lead_hours not in hours:
-                raise ForecastError(
-                    f"{where} has no step at {due.lead_hours} h", "every step of its manifest"
-                )
-            step = ensemble.isel({dims.LEAD_TIME: hours.index(due.lead_hours)})
-            return member_fields(step, wanted), hours
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
-            raise IntegrityError(
-                f"{where} cannot be read: {error}",
-                "the ensemble that was published",
-                "`mosaic products verify` says what is damaged",
-            ) from error
-
-    def _scores(self, due: Due, members: Array, actual: Array) -> dict[str, Array]:
-        """Statistics by name, (channel, region); without persistence where its analysis is gone."""
-        persistence = self._start(due.cycle.init_time)
-        mean, deviation = self.climatology or (None, None)
-        return statistics(
-            members, actual, self.weights,
-            persistence=persistence, climatology=mean, deviation=deviation,
-        )  # fmt: skip
-
-    def _read_start(self, time: datetime) -> Array | None:
-        analyses = StoredAnalyses(self.site)
-        return truth_fields(analyses.at(time), self.channels) if analyses.has(time) else None
-
-    def _energy(
-        self, channels: Channels, pair: tuple[Channel, Channel], members: Array, actual: Array
-    ) -> Energy:
-        u, v = (channels.index(channel.name) for channel in pair)
-        return Energy.of((members[:, u], members[:, v]), (actual[u], actual[v]), self.harmonics)
-
-    def _arrays(self, due: Due, energies: dict[int, Energy], ranks: Array) -> xr.Dataset:
-        values: dict[str, Any] = {"rank_histogram": (("variable", "region", "rank"), ranks)}
-        coordinates: dict[str, Any] = {dims.LEAD_TIME: due.lead_hours}
-        names = {"variables": list(self.channels.names), "regions": list(self.weights.names)}
-        if energies:
-            coordinates["wind_level"] = list(energies)
-            axes = ("wind_level", "total_wavenumber")
-            for part in ("members", "mean", "truth"):
-                stacked = np.stack([energy.parts()[part] for energy in energies.values()])
-                values[f"{ENERGY}_of_{part}"] = (axes, stacked, {"units": "m2 s-2"})
-        return xr.Dataset(values, coordinates, names)
-
-
-def _with(channels: Channels, winds: dict[int, tuple[Channel, Channel]]) -> Channels:
-    """The verified channels, followed by the winds that are only needed for spectra."""
-    others = [c for pair in winds.values() for c in pair if c.name not in channels.names]
-    return Channels((*channels, *others))

@@ -8,6 +8,7 @@ that there are.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -124,6 +125,11 @@ def split_field(field: str) -> tuple[str, int]:
         return stem, int(tail)
     channel = Channel.parse(field)
     return channel.variable, channel.level or 0
+
+
+def field_of(label: str) -> str:
+    """The field of an event's label, `10m_wind` of `10m_wind_above_15`."""
+    return re.split("_(?:above|below)_", label)[0]
 
 
 def field_channels(field: str) -> Channels:

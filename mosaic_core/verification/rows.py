@@ -14,9 +14,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_core.channels import VARIABLES, Channel, Channels
+from mosaic_core.channels import VARIABLES, Channels
 from mosaic_core.errors import ConfigurationError
 from mosaic_core.verification.energy import Band, Energy, in_band
+from mosaic_core.verification.events import Counts, Event, brier, split_field
 from mosaic_core.verification.regions import Weights
 from mosaic_core.verification.statistics import scores
 
@@ -32,6 +33,7 @@ ROOTS: Final[Mapping[str, str]] = {
 """Metrics whose value is the root of the statistic that adds."""
 
 ENERGY: Final = "kinetic_energy"
+_EVENTS = ("brier_", "fair_brier_", "base_rate_")
 _METRICS = {statistic: metric for metric, statistic in ROOTS.items()}
 
 
@@ -101,23 +103,64 @@ def energy_rows(
                 }
 
 
+def event_rows(counts: Mapping[Event, Counts], weights: Weights) -> Iterator[dict[str, Any]]:
+    """Rows of events; metrics are `brier_above_15`, `fair_brier_above_15`, `base_rate_above_15`.
+
+    What the Brier score is made of and the ROC do not come of averages: they are in the arrays.
+    """
+    for event, count in counts.items():
+        variable, level = event.line
+        made = brier(count)
+        found = {name: made[name] for name in ("brier", "fair_brier")}
+        for metric, values in {**found, "base_rate": count.base_rate}.items():
+            for j, region in enumerate(weights.names):
+                weight = float(count.area[j])
+                if weight == 0.0:
+                    continue
+                yield {
+                    "variable": variable,
+                    "level": level,
+                    "region": region,
+                    "metric": f"{metric}_{event.name}",
+                    "sum": float(values[j]) * weight,
+                    "weight": weight,
+                    "value": float(values[j]),
+                }
+
+
 def scores_of(averages: Mapping[str, float]) -> dict[str, float]:
     """Scores from averaged statistics by metric, with the references' RMSE beside them.
 
-    Of kinetic energy, `members_l21-31` and `mean_l21-31` are ratios to truth.
+    Of kinetic energy, `members_l21-31` and `mean_l21-31` are ratios to truth. Of events,
+    `brier_skill_above_15` is against the base rate of the same average.
     """
-    if "rmse" not in averages:
-        return {
-            metric: value / averages[f"truth_{metric.partition('_')[2]}"]
-            for metric, value in averages.items()
+    events = {m: v for m, v in averages.items() if m.startswith(_EVENTS)}
+    out = {**events, **_brier_skills(events)}
+    others = {m: v for m, v in averages.items() if m not in events}
+    if "rmse" not in others:
+        return out | {
+            metric: value / others[f"truth_{metric.partition('_')[2]}"]
+            for metric, value in others.items()
             if not metric.startswith("truth_")
         }
-    made = scores({ROOTS.get(m, m): np.asarray(value) for m, value in averages.items()})
-    out = {name: float(value) for name, value in made.items()}
+    made = scores({ROOTS.get(m, m): np.asarray(value) for m, value in others.items()})
+    out |= {name: float(value) for name, value in made.items()}
     for reference in ("rmse_persistence", "rmse_climatology"):
         if reference in averages:
             out[reference] = math.sqrt(averages[reference])
     return out
+
+
+def _brier_skills(events: Mapping[str, float]) -> dict[str, float]:
+    """NaN where the event always or never happened."""
+    made = {}
+    for metric, base in events.items():
+        if metric.startswith("base_rate_"):
+            name = metric.removeprefix("base_rate_")
+            uncertainty = base * (1 - base)
+            skill = 1 - events[f"brier_{name}"] / uncertainty if uncertainty > 0 else math.nan
+            made[f"brier_skill_{name}"] = skill
+    return made
 
 
 def short_name(variable: str, level: int) -> str:
@@ -144,7 +187,7 @@ def parse_variable(text: str) -> tuple[str, int]:
         ):
             return variable.name, int(rest or 0)
     try:
-        channel = Channel.parse(text)
+        return split_field(text)
     except ConfigurationError as error:
         shorts = ", ".join(
             f"{v.short_name}500" if v.on_levels else v.short_name for v in VARIABLES.values()
@@ -152,4 +195,3 @@ def parse_variable(text: str) -> tuple[str, int]:
         raise ConfigurationError(
             f"no variable {text!r}", f"a name such as geopotential_500, or {shorts}"
         ) from error
-    return channel.variable, channel.level or 0

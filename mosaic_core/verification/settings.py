@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from mosaic_core.channels import Channel, Channels
 from mosaic_core.errors import ConfigurationError
 from mosaic_core.settings import build, read_config
+from mosaic_core.verification.events import Event, EventSettings, expand
 from mosaic_core.verification.regions import REGIONS, Region
 
 
@@ -18,6 +19,7 @@ class VerificationSettings:
     Attributes:
         channels: names; of those the ones that the model has are verified.
         regions: boxes by name.
+        events: whose probabilities are verified, where the model has what they are made of.
         energy_levels: levels (hPa) of kinetic-energy spectra, where the model has both winds.
         max_age_days: initial times before that are no longer verified.
         at_most: lead times of forecasts that are verified in one go, newest first.
@@ -27,6 +29,7 @@ class VerificationSettings:
 
     channels: tuple[str, ...]
     regions: Mapping[str, Region] = field(default_factory=lambda: REGIONS)
+    events: tuple[EventSettings, ...] = ()
     energy_levels: tuple[int, ...] = (250, 500, 850)
     max_age_days: int = 20
     at_most: int = 400
@@ -34,6 +37,7 @@ class VerificationSettings:
 
     def __post_init__(self) -> None:
         Channels.parse(self.channels)
+        expand(self.events)
         for name in ("max_age_days", "at_most"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} {getattr(self, name)}", "1 or more")
@@ -62,6 +66,11 @@ class VerificationSettings:
                 "name channels of this model in config/verification.yaml",
             )
         return Channels.parse(found)
+
+    def events_of(self, channels: Channels) -> tuple[Event, ...]:
+        """The events that a model can have."""
+        known = set(channels.names)
+        return tuple(e for e in expand(self.events) if set(e.channels.names) <= known)
 
     def winds(self, channels: Channels) -> dict[int, tuple[Channel, Channel]]:
         """Both winds at each level of a spectrum that the model has."""

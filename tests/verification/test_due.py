@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +17,9 @@ from mosaic_core.analysis.store import analysis_key
 from mosaic_core.catalog.models import VerificationScore as V
 from mosaic_core.cycle import Cycle
 from mosaic_core.errors import ConfigurationError, StoreError
+from mosaic_core.pipeline.accumulated import Period, accumulate
 from mosaic_core.pipeline.run import run_cycle
 from mosaic_core.pipeline.scoreboard import (
-    Period,
     mean_energies,
     scored_lines,
     truth_of,
@@ -28,6 +30,7 @@ from mosaic_core.pipeline.truth import SimulatedTruth, StoredAnalyses
 from mosaic_core.pipeline.verification import verify_due
 from mosaic_core.publication import client
 from mosaic_core.verification import arrays
+from mosaic_core.verification.events import brier
 from mosaic_core.verification.scores import score
 from mosaic_core.verification.settings import VerificationSettings
 from tests.pipeline.world import World, plain
@@ -119,7 +122,7 @@ def test_recorded_scores_are_those_of_the_fields(site: Site, newest: Cycle, worl
     checked = 0
     for line in lines:
         name = f"{line.line.variable}_{line.line.level}".removesuffix("_0")
-        if line.line.lead_hours != 12:
+        if line.line.lead_hours != 12 or line.line.variable == "10m_wind":
             continue
         here = found.sel(variable=name, region=line.line.region).isel(lead_time=0)
         for score_name in ("rmse", "bias", "fair_crps", "spread_skill", "to_persistence"):
@@ -255,8 +258,73 @@ def test_the_commands_verify_and_show(world: World, newest: Cycle) -> None:
     assert " 6 h" not in table
 
 
+def test_scores_are_shown_as_csv_and_drawn(world: World, newest: Cycle, tmp_path: Path) -> None:
+    where = ("-p", world.profile, "--last", "all")
+    told("verify", str(newest), *where[:2])
+    shown = {(s["variable"], s["level"], s["lead_hours"]): s["rmse"]
+             for s in plain(told("scores", *where, "--json"))["scores"] if "rmse" in s}  # fmt: skip
+    lines = list(csv.DictReader(io.StringIO(told("scores", *where, "--csv"))))
+    found = {(r["variable"], int(r["level"]), int(r["lead_hours"])): float(r["value"])
+             for r in lines if r["score"] == "rmse"}  # fmt: skip
+    assert found == shown
+    assert ("10m_wind", "brier_above_10") in {(r["variable"], r["score"]) for r in lines}
+    picture = tmp_path / "scores.png"
+    told("scores", *where, "--plot", str(picture))
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_probabilities_and_ranks_are_shown_with_their_reliability(
+    world: World, newest: Cycle
+) -> None:
+    where = ("-p", world.profile, "--last", "all")
+    told("verify", str(newest), *where[:2])
+    events = plain(told("scores", *where, "--show", "events", "--json"))["events"]
+    assert {e["event"] for e in events} == {
+        "10m_wind_above_10", "10m_wind_above_15", "2m_temperature_above_30_degC",
+        "2m_temperature_below_0_degC",
+    }  # fmt: skip
+    for event in events:
+        parts = event["reliability"] - event["resolution"] + event["uncertainty"]
+        assert event["brier"] == pytest.approx(parts, abs=1e-12)
+        assert event["uncertainty"] == pytest.approx(event["base_rate"] * (1 - event["base_rate"]))
+    assert "2m_temperature_below_0_degC" in told(
+        "scores", *where, "--show", "events", "--csv", "--lead", "6", "--variable", "2t"
+    )
+    ranks = plain(told("scores", *where, "--show", "ranks", "--region", "all", "--json"))["ranks"]
+    assert {(r["variable"], r["lead_hours"]) for r in ranks} == {
+        (name, hours) for hours in (6, 12) for name in
+        ("2m_temperature", "10m_u_component_of_wind", "10m_v_component_of_wind", "temperature_850")
+    }  # fmt: skip
+    assert all(r["unevenness"] >= 0 and r["delta"] > 0 for r in ranks)
+
+
+def test_brier_scores_of_the_catalog_are_those_of_the_kept_sums(site: Site, newest: Cycle) -> None:
+    verified(site, newest)
+    kept = accumulate(site.store, site.catalog, "tiny", site.source.name, Period())
+    lines = {
+        (s.line.variable, s.line.region, s.line.lead_hours): s.scores
+        for s in scored_lines(site.catalog, "tiny", site.source.name)
+    }
+    for (hours, event, region), counts in kept.counts.items():
+        field, _, name = event.partition("_above_")
+        if name:
+            scores = lines[field, region, hours]
+            made = brier(counts)
+            assert scores[f"brier_above_{name}"] == pytest.approx(float(made["brier"]), abs=1e-12)
+            expected = pytest.approx(float(made["brier_skill"]), nan_ok=True)
+            assert scores[f"brier_skill_above_{name}"] == expected
+
+
 @pytest.mark.parametrize(
-    "wrong", [("--variable", "x1"), ("--last", "soon"), ("--lead", "x"), ("--region", "Mars")]
+    "wrong",
+    [
+        ("--variable", "x1"),
+        ("--last", "soon"),
+        ("--lead", "x"),
+        ("--region", "Mars"),
+        ("--json", "--csv"),
+        ("--show", "ranks", "--plot", "x.png"),
+    ],
 )
 def test_a_question_that_has_no_answer_is_refused(
     site: Site, world: World, newest: Cycle, wrong: tuple[str, str]

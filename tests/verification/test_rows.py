@@ -91,6 +91,8 @@ def test_energies_become_ratios_to_truth() -> None:
         ("10u", ("10m_u_component_of_wind", 0)),
         ("t850", ("temperature", 850)),
         ("kinetic_energy_250", ("kinetic_energy", 250)),
+        ("10m_wind", ("10m_wind", 0)),
+        ("wind_850", ("wind", 850)),
     ],
 )
 def test_variables_are_known_by_both_names(text: str, expected: tuple[str, int]) -> None:

@@ -1,0 +1,300 @@
+"""Scores of one lead time of one forecast: computed from the fields, then kept.
+
+Computing reads one variable of the members at a time and changes nothing, so that threads and
+other machines can do it; keeping writes to the catalog and the store.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property, lru_cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from mosaic_core import dims
+from mosaic_core.channels import Channels
+from mosaic_core.cycle import Cycle
+from mosaic_core.errors import ConfigurationError, ForecastError, IntegrityError
+from mosaic_core.pipeline.site import Site
+from mosaic_core.pipeline.truth import StoredAnalyses, Truth
+from mosaic_core.publication import layout
+from mosaic_core.spectral import SphericalHarmonics
+from mosaic_core.verification import arrays
+from mosaic_core.verification.climatology import Climatology, shipped
+from mosaic_core.verification.energy import Energy, bands
+from mosaic_core.verification.events import Counts, Event
+from mosaic_core.verification.ranks import rank_histogram
+from mosaic_core.verification.regions import Weights
+from mosaic_core.verification.rows import ENERGY, energy_rows, event_rows, score_rows
+from mosaic_core.verification.scores import member_fields, same_grid, truth_fields
+from mosaic_core.verification.settings import VerificationSettings
+from mosaic_core.verification.statistics import statistics
+
+_log = logging.getLogger(__name__)
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, order=True)
+class Due:
+    """A lead time of a published forecast that has come true; newest valid time sorts last."""
+
+    valid_time: datetime
+    cycle: Cycle
+    revision: int
+    lead_hours: int
+
+    def __str__(self) -> str:
+        return f"{self.cycle} +{self.lead_hours} h"
+
+
+@dataclass(frozen=True, eq=False)
+class Verified:
+    """What was found of one lead time.
+
+    Attributes:
+        rows: for the catalog.
+        kept: arrays without `lead_time`, with the scalar coordinate `lead_time` in hours.
+        lead_hours: every lead time of the forecast.
+    """
+
+    due: Due
+    rows: tuple[dict[str, Any], ...]
+    kept: xr.Dataset
+    lead_hours: tuple[int, ...]
+
+
+class Verifier:
+    """Verifies lead times one by one; a truth serves all that are valid at its time."""
+
+    def __init__(self, site: Site, truth: Truth, settings: VerificationSettings) -> None:
+        self.site, self.truth = site, truth
+        self.grid = site.config.lat_lon
+        self.channels = settings.of(site.config.channel_set)
+        self.winds = settings.winds(site.config.channel_set)
+        self.events = settings.events_of(site.config.channel_set)
+        self.weights = Weights.of(self.grid, settings.regions)
+        self.settings = settings
+        self._truth = lru_cache(maxsize=1)(truth.at)
+        self._start = lru_cache(maxsize=16)(self._read_start)
+        try:
+            self.harmonics = SphericalHarmonics(self.grid)
+        except ConfigurationError as error:
+            _log.warning("no spectra: %s", error)
+            self.winds = {}
+        pairs = (Channels(pair) for pair in self.winds.values())
+        self._again = tuple(
+            dict.fromkeys(
+                name for part in (*pairs, *(e.channels for e in self.events)) for name in part.names
+            )
+        )
+
+    @cached_property
+    def climatology(self) -> tuple[Array, Array] | None:
+        found = climatology_of(self.site, self.settings)
+        return None if found is None else found.of(self.channels, self.grid)
+
+    def compute(self, due: Due) -> Verified:
+        """Scores of a lead time; reads only.
+
+        Raises:
+            ForecastError, AnalysisRejected: a value is not finite; the channel is named.
+            IntegrityError: the forecast cannot be read.
+            StoreError: the store is not reachable.
+        """
+        ensemble, where, hours = self._open(due)
+        truth = self._truth(due.valid_time)
+        fields = _Fields(ensemble, where, truth, self.truth.gaps, self._again)
+        scored = _Scored(self, due)
+        for part in _by_variable(self.channels):
+            scored.add(part, *fields.of(part))
+        energies = {} if scored.gaps else self._energies(fields)
+        counts = {event: self._count(event, fields) for event in self.events}
+        chosen = bands(last_wavenumber(self.site, self.harmonics)) if energies else ()
+        rows = (
+            *score_rows(scored.means, self.channels, self.weights, scored.observed),
+            *energy_rows(energies, "global", chosen),
+            *event_rows(counts, self.weights),
+        )
+        kept = self._arrays(due, energies, scored.ranks, counts)
+        return Verified(due, rows, kept, tuple(hours))
+
+    def keep(self, found: Verified) -> None:
+        """Write what was found: arrays into the store, then rows into the catalog.
+
+        Raises:
+            StoreError, CatalogError: not reachable.
+        """
+        name, due = self.site.config.name, found.due
+        key = arrays.key_of(name, self.truth.name, due.cycle)
+        forecast = layout.forecast_prefix(name, due.cycle, due.revision)
+        arrays.write_lead(self.site.store, key, found.kept, list(found.lead_hours), forecast)
+        identity = {
+            "cycle": due.cycle, "model": name, "lead_hours": due.lead_hours,
+            "truth_source": self.truth.name,
+        }  # fmt: skip
+        self.site.catalog.record_scores({**row, **identity} for row in found.rows)
+
+    def _open(self, due: Due) -> tuple[xr.Dataset, str, list[int]]:
+        """One lead time of the members, not read yet; where; all lead times that there are (h)."""
+        from mosaic_core.ensemble.store import open_ensemble
+
+        prefix = layout.forecast_prefix(self.site.config.name, due.cycle, due.revision)
+        where = self.site.store.url(prefix)
+        with _readable(where):
+            ensemble = open_ensemble(self.site.store, prefix)
+            hours = (ensemble[dims.LEAD_TIME].values / np.timedelta64(1, "h")).astype(int).tolist()
+        if due.lead_hours not in hours:
+            raise ForecastError(
+                f"{where} has no step at {due.lead_hours} h", "every step of its manifest"
+            )
+        return ensemble.isel({dims.LEAD_TIME: hours.index(due.lead_hours)}), where, hours
+
+    def _read_start(self, time: datetime) -> Array | None:
+        analyses = StoredAnalyses(self.site)
+        return truth_fields(analyses.at(time), self.channels) if analyses.has(time) else None
+
+    def start(self, due: Due) -> Array | None:
+        """The analysis that the forecast started from, (channel, latitude, longitude)."""
+        return self._start(due.cycle.init_time)
+
+    def _energies(self, fields: _Fields) -> dict[int, Energy]:
+        return {
+            level: Energy.of(*_wind(*fields.of(Channels(pair))), self.harmonics)
+            for level, pair in self.winds.items()
+        }
+
+    def _count(self, event: Event, fields: _Fields) -> Counts:
+        members, actual = fields.of(event.channels)
+        observed = np.asarray(~np.isnan(actual).any(0))
+        return Counts.of(
+            event.happens(members, event.channels), event.happens(actual, event.channels),
+            self.weights, observed,
+        )  # fmt: skip
+
+    def _arrays(
+        self, due: Due, energies: dict[int, Energy], ranks: Array, counts: dict[Event, Counts]
+    ) -> xr.Dataset:
+        values: dict[str, Any] = {"rank_histogram": (("variable", "region", "rank"), ranks)}
+        coordinates: dict[str, Any] = {dims.LEAD_TIME: due.lead_hours}
+        names = {"variables": list(self.channels.names), "regions": list(self.weights.names)}
+        if counts:
+            votes = ("event", "region", "votes")
+            for part in ("forecast", "happened"):
+                sums = np.stack([getattr(count, part) for count in counts.values()])
+                values[f"event_{part}"] = (votes, sums, {"units": "1"})
+            names["events"] = [event.label for event in counts]
+        if energies:
+            coordinates["wind_level"] = list(energies)
+            axes = ("wind_level", "total_wavenumber")
+            for part in ("members", "mean", "truth"):
+                stacked = np.stack([energy.parts()[part] for energy in energies.values()])
+                values[f"{ENERGY}_of_{part}"] = (axes, stacked, {"units": "m2 s-2"})
+        return xr.Dataset(values, coordinates, names)
+
+
+class _Scored:
+    """Statistics and ranks of a lead time, variable by variable."""
+
+    def __init__(self, verifier: Verifier, due: Due) -> None:
+        self._verifier, self._start = verifier, verifier.start(due)
+        self._means: list[dict[str, Array]] = []
+        self._ranks: list[Array] = []
+        self._observed: list[Array] = []
+        self.gaps = False
+
+    def add(self, part: Channels, members: Array, actual: Array) -> None:
+        verifier = self._verifier
+        order = [verifier.channels.index(name) for name in part.names]
+        mean, deviation = verifier.climatology or (None, None)
+        references = {"persistence": self._start, "climatology": mean, "deviation": deviation}
+        chosen = {name: None if f is None else f[order] for name, f in references.items()}
+        self._means.append(statistics(members, actual, verifier.weights, **chosen))
+        self._ranks.append(rank_histogram(members, actual, verifier.weights))
+        known = ~np.isnan(actual)
+        self.gaps = self.gaps or not known.all()
+        self._observed.append(verifier.weights.shares(known))
+
+    @property
+    def means(self) -> dict[str, Array]:
+        return {name: np.concatenate([m[name] for m in self._means]) for name in self._means[0]}
+
+    @property
+    def ranks(self) -> Array:
+        return np.concatenate(self._ranks)
+
+    @property
+    def observed(self) -> Array:
+        return np.concatenate(self._observed)
+
+
+class _Fields:
+    """Members and truth of a lead time, read variable by variable; channels that are wanted `again`
+    are kept in float32, as they are stored."""
+
+    def __init__(
+        self, ensemble: xr.Dataset, where: str, truth: xr.Dataset, gaps: bool, again: Sequence[str]
+    ) -> None:
+        same_grid(ensemble, truth)
+        self._ensemble, self._where, self._truth, self._gaps = ensemble, where, truth, gaps
+        self._again = again
+        self._kept: dict[str, tuple[NDArray[np.float32], Array]] = {}
+
+    def of(self, channels: Channels) -> tuple[Array, Array]:
+        """(number, channel, latitude, longitude) and (channel, latitude, longitude)."""
+        if set(channels.names) <= set(self._kept):
+            kept = [self._kept[name] for name in channels.names]
+            members = np.stack([each for each, _ in kept], axis=1).astype(np.float64)
+            return members, np.stack([actual for _, actual in kept])
+        with _readable(self._where):
+            members = member_fields(self._ensemble, channels)
+        actual = truth_fields(self._truth, channels, self._gaps)
+        for i, name in enumerate(channels.names):
+            if name in self._again:
+                self._kept[name] = members[:, i].astype(np.float32), actual[i]
+        return members, actual
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise IntegrityError(
+            f"{where} cannot be read: {error}",
+            "the ensemble that was published",
+            "`mosaic products verify` says what is damaged",
+        ) from error
+
+
+def climatology_of(site: Site, settings: VerificationSettings) -> Climatology | None:
+    """The climatology of a site: that of the settings, or a shipped one of its planet and grid."""
+    if settings.climatology:
+        return Climatology.read(Path(settings.climatology))
+    provenance = getattr(site.source, "provenance", None)
+    return None if provenance is None else shipped(provenance, site.config.lat_lon)
+
+
+def last_wavenumber(site: Site, harmonics: SphericalHarmonics) -> int:
+    """The last wavenumber that both the grid and a simulated truth resolve."""
+    simulated = getattr(getattr(site.source, "settings", None), "truncation", None)
+    return min(harmonics.truncation, simulated or harmonics.truncation)
+
+
+def _by_variable(channels: Channels) -> Iterator[Channels]:
+    """The channels in their order, cut where the variable changes."""
+    for _, group in groupby(channels, key=lambda channel: channel.variable):
+        yield Channels(tuple(group))
+
+
+def _wind(members: Array, actual: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """u and v of the members and of truth, from (..., 2, latitude, longitude)."""
+    return (members[:, 0], members[:, 1]), (actual[0], actual[1])
