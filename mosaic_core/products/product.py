@@ -144,6 +144,7 @@ _MODULES: Final = {
     "probabilities": "probabilities",
     "extremes": "extremes",
     "tracks": "tracks",
+    "grib": "grib",
     "maps": "maps",
     "stamps": "stamps",
     "spectra": "spectra_product",
