@@ -105,9 +105,10 @@ def run_all(
         )
 
 
-def _published(site: Site, cycle: Cycle) -> bool:
+def _published(site: Site, cycle: Cycle) -> bool | None:
+    """None while the catalog does not say."""
     try:
-        runs = site.catalog.runs(cycle=cycle, variant=site.config.name, states=DONE)
-    except MosaicError:
-        return False
-    return bool(runs)
+        return bool(site.catalog.runs(cycle=cycle, variant=site.config.name, states=DONE))
+    except MosaicError as error:
+        _log.warning("whether %s is published is not known: %s", cycle, error.found)
+        return None

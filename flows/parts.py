@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -20,6 +21,7 @@ from mosaic_core.pipeline.claims import claimed, held_parts
 from mosaic_core.pipeline.site import Site
 
 LONGEST = 12 * HOUR
+_log = logging.getLogger(__name__)
 
 
 @task(task_run_name="forecast {cycle} r{revision} on pool gpu", persist_result=False)
@@ -44,7 +46,7 @@ def forecast_on_pool(
         }  # fmt: skip
         return Errand(
             f"forecast/{site.profile.name}", f"{key}-p{part}", parameters,
-            done=lambda: part not in left(), held=lambda: _held(site, when, part),
+            done=lambda: _is_none_of(part, left()), held=lambda: _held(site, when, part),
             quiet_seconds=60 * site.profile.recovery.quiet_minutes,
             tags=[str(when), site.config.name],
         )  # fmt: skip
@@ -60,23 +62,28 @@ def forecast_on_pool(
                 steps = stages.steps_written(site, when, revision)
                 show(steps / site.profile.steps, f"{steps} of {site.profile.steps} steps there")
 
-        errands = [errand(part) for part in range(1, len(parts_of(site)) + 1) if part in left()]
+        parts = range(1, len(parts_of(site)) + 1)
+        errands = [errand(part) for part in parts if not _is_none_of(part, left())]
         bring_about(errands, LONGEST, look=look)
 
 
-def parts_left(site: Site, cycle: Cycle, revision: int) -> Callable[[], tuple[int, ...]]:
-    """A function that looks which parts of a begun forecast are not whole; all while it cannot."""
+def parts_left(site: Site, cycle: Cycle, revision: int) -> Callable[[], tuple[int, ...] | None]:
+    """A function that looks which parts of a begun forecast are not whole; None: not known."""
     run = site.catalog.run(cycle, site.config.name, revision)
     wanted = stages.wanted_identity(site, cycle, records.state_of(site, run))
-    everything = tuple(range(1, len(parts_of(site)) + 1))
 
-    def left() -> tuple[int, ...]:
+    def left() -> tuple[int, ...] | None:
         try:
             return due_parts(site, cycle, revision, wanted)
-        except MosaicError:
-            return everything
+        except MosaicError as error:
+            _log.warning("what is left of %s is not known: %s", cycle, error.found)
+            return None
 
     return left
+
+
+def _is_none_of(part: int, left: tuple[int, ...] | None) -> bool | None:
+    return None if left is None else part not in left
 
 
 def _held(site: Site, cycle: Cycle, part: int) -> bool:

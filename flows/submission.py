@@ -51,7 +51,7 @@ class Errand:
 
     Attributes:
         key: idempotency key of the work; `-1`, `-2` and so on are its attempts.
-        done: whether the work is done, by the catalog and the store.
+        done: whether the work is done, by the catalog and the store; None while they do not say.
         held: whether somebody holds the claim on it.
         quiet_seconds: a run that goes on for so long while nobody holds the claim is dead.
     """
@@ -59,7 +59,7 @@ class Errand:
     deployment: str
     key: str
     parameters: dict[str, Any]
-    done: Callable[[], bool]
+    done: Callable[[], bool | None]
     held: Callable[[], bool]
     quiet_seconds: float
     tags: list[str] = field(default_factory=list)
@@ -78,8 +78,9 @@ class Errand:
         state = self.submit() if self.run is None else self._state()
         if state is None or not self._over(state):
             return False
-        if self.done():
-            return True
+        done = self.done()
+        if done is None or done:
+            return bool(done)
         _log.warning("%s-%d ended as %s: %s", self.key, self.attempt, state.name, state.message)
         if self.attempt >= attempts:
             raise ForecastError(

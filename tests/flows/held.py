@@ -15,8 +15,8 @@ from mosaic_core.publication import client
 from tests.flows.orchestra import FINAL, Orchestra, kill, until
 from tests.pipeline.world import World
 
-QUIET_MINUTES = 0.25
-"""`recovery.quiet_minutes` of the sites whose runs are killed."""
+QUIET_MINUTES = 1.0
+"""`recovery.quiet_minutes` of the sites whose runs are killed: longer than a run takes to begin."""
 
 
 class Held:
@@ -115,7 +115,7 @@ def kill_both_flows(held: Held) -> None:
 
 
 def kill_worker(held: Held) -> None:
-    _kill_worker_of_gpu(held.orchestra)
+    kill_worker_of_gpu(held.orchestra)
     held.go_on()
     held.part_ended()  # without a worker
     held.orchestra.start_worker("gpu")
@@ -124,7 +124,7 @@ def kill_worker(held: Held) -> None:
 
 def kill_worker_and_forecast(held: Held) -> None:
     pid = held.process_of("forecast")
-    _kill_worker_of_gpu(held.orchestra)
+    kill_worker_of_gpu(held.orchestra)
     kill(pid)
     held.go_on()
     held.orchestra.start_worker("gpu")
@@ -172,7 +172,7 @@ def _away(
     held.orchestra.completed(held.run)
 
 
-def _kill_worker_of_gpu(orchestra: Orchestra) -> None:
+def kill_worker_of_gpu(orchestra: Orchestra) -> None:
     """kill -9 of the worker of pool `gpu`, and of nothing below it."""
     (worker,) = [p for p in orchestra.processes if "gpu" in p.args and p.poll() is None]
     kill(worker.pid)

@@ -116,6 +116,14 @@ def test_a_run_that_was_taken_up_and_never_began_is_dead_too(
     assert (server.asked, server.crashed) == (["a-1", "a-2"], ["a-1"])
 
 
+def test_a_run_that_ended_is_not_repeated_while_nobody_knows_what_it_did(
+    serve: Callable[..., Server],
+) -> None:
+    server, said = serve(lambda key: StateType.COMPLETED), iter([False, None, None, None, True])
+    bring_about([Errand("forecast/tiny", "a", {}, lambda: next(said), lambda: True, 60)], 60)
+    assert server.asked == ["a-1"]
+
+
 def test_a_run_in_a_queue_is_not_dead_however_long(serve: Callable[..., Server]) -> None:
     server, polls = serve(lambda key: StateType.SCHEDULED), list[int]()
     waits = errand("a", lambda: len(polls) > 30, held=False, quiet=0.0)
