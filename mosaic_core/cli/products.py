@@ -10,7 +10,9 @@ import typer
 
 from mosaic_core.cli.options import AsJson, Overrides, ProfileName, StoreUrl, Variant
 
-app = typer.Typer(help="Published forecasts: list, get, wait, verify.", no_args_is_help=True)
+app = typer.Typer(
+    help="Published forecasts: list, get, wait, verify, values at a place.", no_args_is_help=True
+)
 CycleText = Annotated[
     str | None, typer.Argument(help="Such as 2026-11-20T00Z; the newest by default.")
 ]
@@ -95,6 +97,34 @@ def get(
     url = store_url(store, profile, overrides)
     for path in client.get(url, cycle, product, into, variant):
         typer.echo(str(path))
+
+
+@app.command()
+def at(
+    latitude: Annotated[float, typer.Argument(help="Degrees north.")],
+    longitude: Annotated[float, typer.Argument(help="Degrees east.")],
+    channels: Annotated[list[str], typer.Argument(help="Such as 2m_temperature geopotential_500.")],
+    cycle: Annotated[str | None, typer.Option(help="Initial time; the newest by default.")] = None,
+    profile: ProfileName = "demo",
+    overrides: Overrides = None,
+    store: StoreUrl = None,
+    variant: Variant = None,
+) -> None:
+    """Print every member at the grid point nearest to a place, as CSV.
+
+    South and west are negative: `mosaic products at -- -33.9 -70.7 2m_temperature`.
+    """
+    from mosaic_core.publication.series import series
+
+    url = store_url(store, profile, overrides)
+    found = series(url, latitude, longitude, channels, cycle, variant)
+    typer.echo("channel,member,lead_hours,latitude,longitude,value")
+    hours = found["lead_time"].values.astype("timedelta64[s]").astype(int) / 3600
+    place = f"{float(found['latitude']):g},{float(found['longitude']):g}"
+    for name in channels:
+        for member, row in zip(found["number"].values, found[name].values, strict=True):
+            for lead, value in zip(hours, row, strict=True):
+                typer.echo(f"{name},{member},{lead:g},{place},{value:.7g}")
 
 
 @app.command()
