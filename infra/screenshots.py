@@ -31,17 +31,15 @@ from websockets.sync.client import connect
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 SETTLE_SECONDS = 5
 KINDS = {"summary": "markdown", "products": "table", "picture": "image", "progress": "progress"}
-SHOWN = {"summary": "Good: published whole", "products": "statistics", "progress": "member-steps"}
-"""What is on the page of an artifact once it is drawn."""
 
 
 @contextlib.contextmanager
-def demo(port: int) -> Iterator[str]:
+def demo(port: int, settings: list[str]) -> Iterator[str]:
     """A server that has run a cycle of the demo; its URL."""
     with tempfile.TemporaryDirectory() as home:
         command = [sys.executable, "-m", "mosaic_core.cli", "up", "--run"]
         process = subprocess.Popen(
-            [*command, "--home", home, "--port", str(port)],
+            [*command, *settings, "--home", home, "--port", str(port)],
             stdout=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         assert process.stdout is not None
@@ -68,10 +66,15 @@ def artifacts(url: str, run: str) -> list[dict[str, Any]]:
     return list(answer.raise_for_status().json())
 
 
+def chromium() -> str | None:
+    """The program, where it is installed."""
+    return shutil.which("chromium") or shutil.which("google-chrome")
+
+
 @contextlib.contextmanager
 def browser() -> Iterator[Callable[..., Any]]:
     """A headless Chromium; a function that sends it one command of the DevTools protocol."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
+    program = chromium()
     if program is None:
         sys.exit("Chromium is not installed")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -107,22 +110,43 @@ def wait(condition: Callable[[], Any], what: str, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            sys.exit(f"waited {seconds:.0f} s for {what}")
+            raise TimeoutError(f"waited {seconds:.0f} s for {what}")
         time.sleep(0.5)
 
 
-def picture(send: Callable[..., Any], url: str, name: str, text: str, height: int) -> None:
-    """Draw a page, wait until it shows `text`, and keep it as a small PNG."""
+def says(text: str) -> str:
+    """Whether a page shows a text, in JavaScript."""
+    return f"document.body.innerText.toLowerCase().includes({json.dumps(text.lower())})"
+
+
+HAS_PICTURE = "[...document.images].some(i => i.src.startsWith('data:') && i.naturalWidth > 500)"
+
+
+SHOWN = {
+    "summary": says("Good: published whole"),
+    "products": says("statistics"),
+    "picture": HAS_PICTURE,
+    "progress": says("Progress: 100%"),
+}
+"""What is true of the page of an artifact once it is drawn."""
+
+
+def visit(send: Callable[..., Any], url: str, condition: str, height: int = 1000) -> None:
+    """Draw a page and wait until a condition in JavaScript is true of it."""
     shape = {"width": 1280, "height": height, "deviceScaleFactor": 1, "mobile": False}
     send("Emulation.setDeviceMetricsOverride", **shape)
     send("Page.navigate", url=url)
-    look = f"document.body.innerText.toLowerCase().includes({json.dumps(text.lower())})"
 
     def shown() -> bool:
-        found = send("Runtime.evaluate", expression=look)
+        found = send("Runtime.evaluate", expression=condition)
         return bool(found.get("result", {}).get("value"))
 
-    wait(shown, f"{text!r} at {url}")
+    wait(shown, f"{condition} at {url}")
+
+
+def picture(send: Callable[..., Any], url: str, name: str, condition: str, height: int) -> None:
+    """Keep a page of which a condition is true as a small PNG."""
+    visit(send, url, condition, height)
     data = _settled(lambda: base64.b64decode(send("Page.captureScreenshot", format="png")["data"]))
     with Image.open(io.BytesIO(data)) as image:
         out = io.BytesIO()
@@ -149,17 +173,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url")
     parser.add_argument("--port", type=int, default=4287)
+    parser.add_argument("--set", action="append", default=[], help="as `mosaic up` takes it")
     given = parser.parse_args()
-    with contextlib.nullcontext(given.url) if given.url else demo(given.port) as url:
+    settings = [word for one in given.set for word in ("--set", one)]
+    with contextlib.nullcontext(given.url) if given.url else demo(given.port, settings) as url:
         run = newest_run(url)
         found = artifacts(url, run["id"])
         page = f"{url}/runs/flow-run/{run['id']}"
         with browser() as send:
-            picture(send, page, "run", "ingest took", 900)
+            picture(send, page, "run", says("ingest took"), 900)
             for name, kind in KINDS.items():
                 one = next(entry for entry in found if entry["type"] == kind)
                 where = f"{url}/artifacts/artifact/{one['id']}"
-                picture(send, where, name, SHOWN.get(name, one["key"]), 1000)
+                picture(send, where, name, SHOWN[name], 1000)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) ->
         found = condition()
         if found:
             return found
-        time.sleep(0.25)
+        time.sleep(0.5)
     raise AssertionError(f"waited {seconds:.0f} s for {what}")
 
 
@@ -63,6 +63,7 @@ class Orchestra:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.url = f"http://127.0.0.1:{self.port}/api"
+        self.http = httpx.Client(base_url=f"{self.url}/", timeout=60)  # one: each is slow to make
 
     @property
     def environment(self) -> dict[str, str]:
@@ -110,7 +111,7 @@ class Orchestra:
 
     def healthy(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/health", timeout=60).is_success
+            return self.http.get("health").is_success
         except httpx.TransportError:
             return False
 
@@ -120,6 +121,7 @@ class Orchestra:
             process.wait()
         for pid in self.flow_processes():
             end(pid)
+        self.http.close()
 
     def flow_processes(self) -> list[int]:
         """Processes of flow runs of this server, those that their worker has left behind too."""
@@ -151,10 +153,7 @@ class Orchestra:
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """POST a body, or GET without one."""
-        url = f"{self.url}/{path}"
-        answer = (
-            httpx.get(url, timeout=60) if body is None else httpx.post(url, json=body, timeout=60)
-        )
+        answer = self.http.get(path) if body is None else self.http.post(path, json=body)
         answer.raise_for_status()
         return answer.json()
 

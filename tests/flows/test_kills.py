@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import httpx
 import pytest
 from prefect.events.schemas.automations import AutomationCore
 
@@ -45,7 +44,7 @@ def sooner(orchestra: Orchestra) -> Iterator[None]:
     body = AutomationCore.model_validate(given).model_dump(mode="json")
     identity = orchestra.ask("automations/", body)["id"]
     yield
-    httpx.delete(f"{orchestra.url}/automations/{identity}", timeout=60).raise_for_status()
+    orchestra.http.delete(f"automations/{identity}").raise_for_status()
 
 
 def test_a_run_of_which_nobody_is_left_to_tell_is_marked_by_the_automation(

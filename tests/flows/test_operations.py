@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import psutil
 import pytest
 import yaml
 
+from infra import screenshots
+from infra.screenshots import KINDS
 from mosaic_core.catalog.catalog import Catalog
 from mosaic_core.cycle import Cycle
 from mosaic_core.publication import client
@@ -72,6 +75,23 @@ def test_an_operator_sees_what_came_of_it(
     log = "\n".join(orchestra.logs(run["id"]))
     assert f"tiny {cycles[1]}: ingest took" in log
     assert "publish" in log
+
+
+def test_a_browser_shows_summary_table_picture_and_progress(
+    orchestra: Orchestra, run: dict[str, Any]
+) -> None:
+    if screenshots.chromium() is None:
+        if os.environ.get("CI"):
+            pytest.fail("Chromium is not installed (required in CI)")
+        pytest.skip("Chromium is not installed")
+    url, found = orchestra.url.removesuffix("/api"), orchestra.artifacts(run["id"])
+    shown = {kind: next(a["id"] for a in found if a["type"] == kind) for kind in KINDS.values()}
+    with screenshots.browser() as send:
+        page = f"{url}/runs/flow-run/{run['id']}"
+        screenshots.visit(send, page, screenshots.says("ingest took"))
+        for name, kind in KINDS.items():
+            where = f"{url}/artifacts/artifact/{shown[kind]}"
+            screenshots.visit(send, where, screenshots.SHOWN[name])
 
 
 def test_no_secret_is_in_logs_artifacts_events_or_manifests(
