@@ -29,7 +29,7 @@ from mosaic_core.publication.manifest import (
     Timeliness,
 )
 from mosaic_core.publication.progress import clear_in_progress
-from mosaic_core.publication.publish import Publication, publish
+from mosaic_core.publication.publish import Publication, describe, publish
 
 if TYPE_CHECKING:
     from mosaic_core.ensemble.run import Progress
@@ -288,6 +288,7 @@ def complete_publication(site: Site, cycle: Cycle) -> None:
     variant = site.config.name
     with site.catalog.exclusive(f"latest:{variant}"):
         move_latest(site.store, variant)
+        describe(site.store, variant, cycle)
     clear_in_progress(site.store, variant, cycle)
 
 

@@ -5,7 +5,7 @@ manifest is there no consumer looks at it. `publish` then
 
 1. reads every object back and digests it;
 2. creates `manifest.json` with If-None-Match: the commit;
-3. moves `latest.json` forward;
+3. moves `latest.json` forward, and writes the STAC item of the cycle;
 4. removes `in-progress.json`.
 
 Every step can be repeated, so a publisher killed anywhere is followed by another `publish` with
@@ -23,7 +23,7 @@ from typing import Literal
 
 from mosaic_core.cycle import Cycle
 from mosaic_core.errors import PublicationError
-from mosaic_core.publication import checksums, layout
+from mosaic_core.publication import checksums, layout, stac
 from mosaic_core.publication.latest import (
     Latest,
     move_latest,
@@ -33,6 +33,7 @@ from mosaic_core.publication.latest import (
 )
 from mosaic_core.publication.manifest import Asset, Manifest, ManifestDraft
 from mosaic_core.publication.progress import clear_in_progress
+from mosaic_core.publication.removal import read_removed
 from mosaic_core.storage import ObjectExists, ObjectStore
 
 
@@ -119,8 +120,17 @@ def _finish(
 ) -> Publication:
     with lock or nullcontext():
         latest = move_latest(store, manifest.variant)
+        describe(store, manifest.variant, manifest.cycle)
     clear_in_progress(store, manifest.variant, manifest.cycle)
     return Publication(manifest, outcome, latest)
+
+
+def describe(store: ObjectStore, variant: str, cycle: Cycle) -> None:
+    """Write the STAC item of a cycle, of its newest published revision; none, if there is none."""
+    revision = published_revision(store, variant, cycle)
+    manifest = read_manifest(store, variant, cycle, revision) if revision else None
+    if manifest is not None:
+        stac.write(store, manifest, read_removed(store, manifest.prefix))
 
 
 def _measured(

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from mosaic_core.publication import layout
+from mosaic_core.publication import layout, stac
+from mosaic_core.publication.latest import published_revision
 from mosaic_core.publication.manifest import (
     SCHEMA_VERSION,
     Asset,
@@ -50,10 +51,25 @@ def remove_assets(
         key = f"{manifest.prefix}/{asset.key}"
         count += store.delete_all(key) if asset.is_zarr else 1
         store.delete(f"{manifest.prefix}/{asset.checksums_key}" if asset.is_zarr else key)
+    if _is_newest(store, manifest.id):
+        stac.write(store, manifest, told)
     return count
 
 
 def remove_forecast(store: ObjectStore, prefix: str) -> int:
-    """Remove a whole forecast: first its manifest, so that no reader sees a part of it."""
+    """Remove a whole forecast: first its manifest, so that no reader sees a part of it.
+
+    Its STAC item goes with it.
+    """
+    identity = layout.parse_forecast_prefix(prefix)
+    newest = _is_newest(store, identity)
     store.delete(f"{prefix}/{layout.MANIFEST}")
+    if newest:
+        stac.forget(store, identity.variant, identity.cycle)
     return 1 + store.delete_all(prefix)
+
+
+def _is_newest(store: ObjectStore, identity: layout.ForecastId) -> bool:
+    """Whether it is the revision that its STAC item is of."""
+    newest = published_revision(store, identity.variant, identity.cycle)
+    return newest is None or newest == identity.revision
