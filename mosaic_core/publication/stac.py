@@ -246,7 +246,7 @@ def _cube(store: ObjectStore, key: str) -> dict[str, Any]:
 def _dimension(opened: xr.Dataset, name: str) -> dict[str, Any]:
     values = opened[name].values if name in opened.coords else np.arange(opened.sizes[name])
     if np.issubdtype(values.dtype, np.timedelta64):
-        values = values / np.timedelta64(1, "h")
+        values = values.astype("timedelta64[s]").astype(np.int64) / 3600
     if values.dtype.kind not in "iuf":
         return {"type": name, "values": [str(value) for value in values]}
     numbers = [float(value) for value in values]

@@ -165,3 +165,21 @@ def test_refined_field_keeps_its_points():
     lon, lat, fine = refined(np.arange(0, 360, 10.0), np.arange(-90, 91, 10.0), field)
     assert np.allclose(fine[::7, ::7], field, atol=2e-2)
     assert (lon[7], lat[7]) == pytest.approx((10.0, -80.0))
+
+
+def test_products_that_fail_leave_the_others(tmp_path):
+    """A grid too coarse for cyclones, no climatology of the Earth, no analysis for the spectra."""
+    names = [*NAMES, "10m_u_component_of_wind", "10m_v_component_of_wind"]
+    names += ["mean_sea_level_pressure", "geopotential_300"]
+    names += [f"{axis}_component_of_wind_{level}" for axis in "uv" for level in (300, 500, 850)]
+    names += ["temperature_300", "temperature_850", "geopotential_850"]
+    wanted = ["probabilities", "extremes", "tracks", "grib", "spectra", "statistics"]
+    products = load_products(wanted)
+    results = dict(zip(wanted, build(products, ensemble(names), tmp_path), strict=True))
+    failed = {name: r.reason for name, r in results.items() if isinstance(r, ProductFailure)}
+    assert set(failed) == {"extremes", "tracks", "spectra"}
+    assert "a grid of 15 degrees" in failed["tracks"]
+    assert "no climatology is named" in failed["extremes"]
+    assert any("no climatology" in note for note in results["probabilities"].notes)
+    left = {info.key.split("/")[1] for info in open_store(tmp_path).list("run")}
+    assert left == {"probabilities.zarr", "grib", "statistics.zarr"}
