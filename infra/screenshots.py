@@ -43,11 +43,14 @@ def demo(port: int, settings: list[str]) -> Iterator[str]:
             stdout=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         assert process.stdout is not None
+        line = ""
         try:
             for line in process.stdout:
                 sys.stdout.write(line)
-                if ": Completed" in line:
+                if "Z demo" in line:
                     break
+            if ": Completed" not in line:
+                raise RuntimeError(f"the demo did not come through: {line}")
             yield f"http://127.0.0.1:{port}"
         finally:
             process.send_signal(signal.SIGINT)

@@ -92,7 +92,10 @@ def begin(
 
 
 def superseded(site: Site, cycle: Cycle, now: datetime | None = None) -> str:
-    """Why a cycle is not worth running any more, in words; empty when it is."""
+    """Why a cycle is not worth running any more, in words; empty when it is.
+
+    The one cycle of a profile that names it is never too old.
+    """
     variant = site.config.name
     try:
         newest = read_latest(site.store, variant)
@@ -101,7 +104,7 @@ def superseded(site: Site, cycle: Cycle, now: datetime | None = None) -> str:
     if newest is not None and newest.cycle > cycle:
         return f"the newer cycle {newest.cycle} is published"
     age = ((now or stages.now()) - cycle.init_time) / timedelta(hours=1)
-    if age > site.profile.recovery.max_age_hours:
+    if site.profile.cycle is None and age > site.profile.recovery.max_age_hours:
         return (
             f"it is {age:.0f} h old, and only cycles of the last "
             f"{site.profile.recovery.max_age_hours:g} h are made up for"

@@ -215,7 +215,7 @@ def test_the_flight_check_publishes_nowhere_public_and_leaves_nothing(
 
 def test_up_runs_a_cycle_and_ctrl_c_leaves_no_process(tmp_path: Path, cycles: list[Cycle]) -> None:
     world = World(tmp_path / "world")
-    world.write(cycle="2026-03-28T12Z", recovery={"max_age_hours": 1e6}, members=2)
+    world.write(cycle="2026-03-28T12Z", members=2)
     port = free_port()
     words = ["up", "-p", world.profile, "--home", str(tmp_path / "home"), "--port", str(port)]
     process = subprocess.Popen(

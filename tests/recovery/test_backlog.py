@@ -11,6 +11,7 @@ import pytest
 from mosaic_core.catalog.catalog import Catalog
 from mosaic_core.cycle import Cycle
 from mosaic_core.pipeline import recovery, steps
+from mosaic_core.pipeline.beginning import superseded
 from mosaic_core.pipeline.claims import owner
 from mosaic_core.pipeline.run import run_cycle
 from mosaic_core.pipeline.site import Site
@@ -129,6 +130,13 @@ def test_a_late_start_of_a_superseded_cycle_does_nothing(site: Site) -> None:
     (run,) = site.catalog.runs(cycle=DAY[0])
     assert run.state == "skipped"
     assert steps.begin(site, DAY[0], backfill=True).outcome == "due"
+
+
+def test_the_one_cycle_of_a_profile_that_names_it_is_never_too_old(site: Site) -> None:
+    now = after(DAY[0], 100_000)
+    assert "only cycles of the last 30 h" in superseded(site, DAY[0], now)
+    fixed = dataclasses.replace(site.profile, cycle=str(DAY[0]))
+    assert superseded(dataclasses.replace(site, profile=fixed), DAY[0], now) == ""
 
 
 def test_attempts_are_counted_and_end(site: Site, clock: Clock) -> None:
