@@ -33,6 +33,9 @@ PALETTES: Final[dict[str, Anchors]] = {
     "spread": ((0.98, 90.0, 0.01), (0.66, 35.0, 0.13), (0.30, 330.0, 0.12)),
 }
 
+PERCENT: Final = (0.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0)
+"""Classes of probabilities."""
+
 # From Oklab to the cube roots of cone responses, and from those to linear sRGB.
 _CONES: Final = np.array(
     [

@@ -99,7 +99,7 @@ class ProbabilitySettings:
 
 @dataclass(frozen=True)
 class Event:
-    """One array: `threshold` is in the field's own units."""
+    """One array: `threshold` is in the field's own units; `title` is `words` for a picture."""
 
     name: str
     field: str
@@ -108,6 +108,7 @@ class Event:
     anomaly: bool
     within_hours: float | None
     words: str
+    title: str
 
     def happens(self, values: Float) -> NDArray[np.bool_]:
         return values > self.threshold if self.above else values < self.threshold
@@ -129,11 +130,12 @@ def expand(settings: Iterable[EventSettings]) -> list[Event]:
             name = "_".join(part for part in (*parts, suffix, period) if part)
             what = f"{event.field.replace('_', ' ')}{' anomaly' if event.anomaly else ''}"
             text = f"{what} {side} {value:g} {units}"
+            title = text
             if event.within_hours:
                 text += f" at any lead time of the {event.within_hours:g} h before"
             made.append(
                 Event(name, event.field, above, value * factor + offset, event.anomaly,
-                      event.within_hours, text)
+                      event.within_hours, text, title)
             )  # fmt: skip
     return made
 
@@ -142,10 +144,10 @@ def make(product_id: str, settings: ProbabilitySettings) -> Product:
     """The product; an event that the forecast cannot have is left out, and named in the notes."""
 
     def notes(forecast: xr.Dataset, context: ProductContext) -> list[str]:
-        return _possible(settings, forecast, context)[1]
+        return possible(settings, forecast, context)[1]
 
     def build(forecast: xr.Dataset, context: ProductContext) -> Iterator[Cube]:
-        events, lacking, climate = _possible(settings, forecast, context)
+        events, lacking, climate = possible(settings, forecast, context)
         if not events:
             raise ProductError(
                 "; ".join(lacking), "an event that the forecast can have", "see `events`"
@@ -177,30 +179,30 @@ def probable(values: xr.Dataset) -> list[str]:
     return wrong
 
 
-def _possible(
+def possible(
     settings: ProbabilitySettings, forecast: xr.Dataset, context: ProductContext
 ) -> tuple[list[Event], list[str], Climate | None]:
     """The events that this forecast can have, why the others cannot be, and the climate."""
     climate, no_climate = _climate(settings, forecast, context)
-    possible, lacking = [], []
+    able, lacking = [], []
     for event in expand(settings.events):
         missing = missing_channels(forecast, fields.channels_of(event.field))
         if missing:
             held = ", ".join(describe(forecast)) or "no variables"
             reason = f"the forecast lacks {', '.join(missing)}; it holds {held}"
-        elif event.within_hours and not _steps(event, context):
+        elif event.within_hours and not steps_of(event, context):
             reason = f"{event.within_hours:g} h are not whole steps of {context.step_hours} h"
-        elif _steps(event, context) > forecast.sizes[LEAD_TIME]:
+        elif steps_of(event, context) > forecast.sizes[LEAD_TIME]:
             reason = f"the forecast is shorter than {event.within_hours:g} h"
         elif event.anomaly and climate is None:
             reason = no_climate
         elif event.anomaly and climate is not None and event.field not in climate.fields:
             reason = f"{climate.path} has no {event.field}"
         else:
-            possible.append(event)
+            able.append(event)
             continue
         lacking.append(f"{event.name} left out: {reason}")
-    return possible, lacking, climate
+    return able, lacking, climate
 
 
 def _climate(
@@ -214,7 +216,7 @@ def _climate(
         return None, str(error)
 
 
-def _steps(event: Event, context: ProductContext) -> int:
+def steps_of(event: Event, context: ProductContext) -> int:
     """Lead times in the event's period; 0 where they do not divide it."""
     if event.within_hours is None:
         return 1
@@ -243,7 +245,7 @@ def _cube(
     def blocks() -> Iterator[Block]:
         for field in dict.fromkeys(event.field for event in events):
             mine = [event for event in events if event.field == field]
-            for event, values in _of_field(mine, climate, forecast, context, window).items():
+            for event, values in of_field(mine, climate, forecast, context, window).items():
                 array = xr.DataArray(values, dims=(LEAD_TIME, LATITUDE, LONGITUDE))
                 yield Block({}, xr.Dataset({event: array}))
 
@@ -267,7 +269,7 @@ def _attributes(event: Event, context: ProductContext) -> dict[str, Any]:
     return attributes
 
 
-def _of_field(
+def of_field(
     events: list[Event],
     climate: Climate | None,
     forecast: xr.Dataset,
@@ -278,7 +280,7 @@ def _of_field(
     count = forecast.sizes[LEAD_TIME]
     shape = (count, forecast.sizes[LATITUDE], forecast.sizes[LONGITUDE])
     made = {event.name: np.full(shape, np.nan, np.float32) for event in events}
-    longest = max(_steps(event, context) for event in events)
+    longest = max(steps_of(event, context) for event in events)
     before: Float | None = None
     for steps in fields.windows(count, window):
         now = fields.members(forecast, events[0].field, steps)
@@ -289,7 +291,7 @@ def _of_field(
             if event.anomaly:
                 assert climate is not None
                 values = kept - _normal(climate, event.field, forecast, slice(first, steps.stop))
-            _fill(made[event.name], event.happens(values), steps, _steps(event, context))
+            _fill(made[event.name], event.happens(values), steps, steps_of(event, context))
         before = kept[:, max(0, kept.shape[1] - longest + 1) :] if longest > 1 else None
     return made
 

@@ -142,6 +142,7 @@ class Kind:
 _MODULES: Final = {
     "statistics": "statistics",
     "probabilities": "probabilities",
+    "probability_maps": "probability_maps",
     "extremes": "extremes",
     "tracks": "tracks",
     "grib": "grib",

@@ -19,7 +19,6 @@ from mosaic_core.products.linking import Track
 from mosaic_core.products.product import ProductContext
 from mosaic_core.products.projections import VIEWS, Projection
 
-LEVELS: Final = (0.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0)
 # Bounds of tropical storm and hurricane: 34 and 64 kt.
 _WINDS: Final = ((0.0, "#7a8188", "below 17 m/s"), (17.2, "#0b6e8a", "17 to 33 m/s"),
                  (32.7, "#8c1d40", "over 33 m/s"))  # fmt: skip
@@ -45,7 +44,7 @@ def draw(
     having = sum(bool(own) for own in tracks)
 
     def paint(axes: Axes) -> object:
-        norm = colours.banded(LEVELS, "neither")
+        norm = colours.banded(colours.PERCENT, "neither")
         share = 100.0 * strikes.values.astype(float)
         field = np.ma.masked_less_equal(share, 0.0)
         shading = plane.shade(axes, field, norm=norm, cmap=colours.palette("spread"))
@@ -66,7 +65,7 @@ def draw(
         f"{found}. Colours: probability of a cyclone within 120 km",
         hours[0],
     )
-    return page.one_map(plane, context, words, LEVELS[1:], paint)
+    return page.one_map(plane, context, words, colours.PERCENT[1:], paint)
 
 
 def _lines(
