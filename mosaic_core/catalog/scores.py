@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import func, select
 
@@ -23,6 +25,18 @@ class AverageScore:
     metric: str
     value: float
     cycles: int
+
+
+class CycleScore(NamedTuple):
+    """A statistic of one forecast at one lead time, as sum and weight."""
+
+    cycle: Cycle
+    lead_hours: int
+    variable: str
+    level: int
+    metric: str
+    sum: float
+    weight: float
 
 
 class Scores(CatalogCore):
@@ -75,6 +89,31 @@ class Scores(CatalogCore):
             query = query.where(table.cycle <= until)
         with self._reading() as session:
             return tuple(AverageScore(*row) for row in session.execute(query))
+
+    def scores_by_cycle(
+        self,
+        model: str,
+        truth_source: str,
+        metrics: Iterable[str],
+        *,
+        since: Cycle | None = None,
+        until: Cycle | None = None,
+        region: str = "global",
+    ) -> tuple[CycleScore, ...]:
+        """Statistics of every forecast, one a cycle, lead time, variable and metric."""
+        table = VerificationScore
+        columns = (table.cycle, table.lead_hours, table.variable, table.level, table.metric)
+        query = (
+            select(*columns, table.sum, table.weight)
+            .where(table.model == model, table.truth_source == truth_source)
+            .where(table.region == region, table.metric.in_(tuple(metrics)))
+        )
+        if since is not None:
+            query = query.where(table.cycle >= since)
+        if until is not None:
+            query = query.where(table.cycle <= until)
+        with self._reading() as session:
+            return tuple(CycleScore(*row) for row in session.execute(query))
 
     def truths(self, model: str) -> tuple[str, ...]:
         """What forecasts of a model have been verified against."""

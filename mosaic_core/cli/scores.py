@@ -28,8 +28,6 @@ _COLUMNS = {
     "acc": "ACC",
     "bias": "bias",
 }
-_UNITS = {"geopotential": (1 / 9.80665, "m"), "mean_sea_level_pressure": (0.01, "hPa"),
-          "specific_humidity": (1000.0, "g/kg")}  # fmt: skip
 _IN_UNITS = ("rmse", "fair_crps", "bias")
 _NARROW = ("rmse", "to_persistence", "to_climatology", "spread_skill", "fair_crps")
 
@@ -37,6 +35,8 @@ _NARROW = ("rmse", "to_persistence", "to_climatology", "spread_skill", "fair_crp
 def score_table(lines: Sequence[Scored], *, region: bool = False, every: bool = True) -> Table:
     """Scores by variable and lead time; without CRPSS, ACC and bias where not `every`."""
     from rich.table import Table
+
+    from mosaic_core.verification.units import units_of
 
     lines = [line for line in lines if "rmse" in line.scores]
     shown = [
@@ -134,6 +134,7 @@ def draw(records: Sequence[Record], about: Mapping[str, Any], path: Path) -> Non
     from mosaic_core.errors import ConfigurationError
     from mosaic_core.verification import figures
     from mosaic_core.verification.curves import curves_of
+    from mosaic_core.verification.units import units_of
 
     panels, hours = curves_of(records, units_of)
     if not panels:
@@ -206,16 +207,6 @@ def energy_table(lines: Sequence[Scored], title: str | None = None) -> Table | N
         f"kinetic energy at wavenumbers {last.removeprefix('l')} over truth's: members (their mean)"
     )
     return table
-
-
-def units_of(variable: str) -> tuple[float, str]:
-    """(factor, units) that a variable is shown in."""
-    from mosaic_core.channels import VARIABLES
-
-    if variable not in VARIABLES:  # a speed
-        return 1.0, "m/s"
-    own = VARIABLES[variable].units.replace("m s-1", "m/s").replace("Pa s-1", "Pa/s")
-    return _UNITS.get(variable, (1.0, own))
 
 
 def _end_of(band: str) -> int:

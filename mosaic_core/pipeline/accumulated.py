@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import xarray as xr
@@ -25,6 +26,21 @@ Array = NDArray[np.float64]
 PARTS = ("members", "mean", "truth")
 
 
+class Span(Protocol):
+    """Which forecasts count."""
+
+    @property
+    def since(self) -> Cycle | None:
+        """No cycle before counts; None is no bound."""
+
+    @property
+    def until(self) -> Cycle | None:
+        """No cycle after counts."""
+
+    def holds(self, cycle: Cycle, lead_hours: int) -> bool:
+        """Whether a lead time of a cycle counts."""
+
+
 @dataclass(frozen=True)
 class Period:
     """Initial times from `since` to `until`, both included; None is no bound."""
@@ -32,7 +48,7 @@ class Period:
     since: Cycle | None = None
     until: Cycle | None = None
 
-    def holds(self, cycle: Cycle) -> bool:
+    def holds(self, cycle: Cycle, lead_hours: int) -> bool:
         after = self.since is None or cycle >= self.since
         return after and (self.until is None or cycle <= self.until)
 
@@ -55,18 +71,21 @@ class Accumulated:
 
 
 def accumulate(
-    store: ObjectStore, catalog: Catalog, model: str, truth: str, period: Period
+    store: ObjectStore, catalog: Catalog, model: str, truth: str, span: Span
 ) -> Accumulated:
-    """Add up the arrays of the forecasts of a period that have scores.
+    """Add up the arrays of the forecasts of a span that have scores.
 
     Forecasts with another number of members than the newest one are left out.
     """
-    scored = {cycle for cycle, _ in catalog.scored(model, truth, period.since)}
+    scored: dict[Cycle, set[int]] = {}
+    for cycle, hours in catalog.scored(model, truth, span.since):
+        if span.holds(cycle, hours):
+            scored.setdefault(cycle, set()).add(hours)
     made = Accumulated()
     energies: dict[tuple[int, int], Average] = {}
     ranks: dict[tuple[int, str, str], Average] = {}
     size = 0
-    for cycle in sorted(filter(period.holds, scored), reverse=True):
+    for cycle in sorted(scored, reverse=True):
         kept = arrays.read(store, arrays.key_of(model, truth, cycle))
         if kept is None:
             continue
@@ -75,6 +94,8 @@ def accumulate(
             _log.info("%s has %d members, not %d", cycle, kept.sizes["rank"] - 1, size - 1)
             continue
         made.cycles += 1
+        inside = np.isin(kept[dims.LEAD_TIME].values, sorted(scored[cycle]))
+        kept = kept.isel({dims.LEAD_TIME: np.flatnonzero(inside)})
         for spectrum_key, parts in _spectra(kept):
             energies.setdefault(spectrum_key, Average()).add(parts)
         for key, shares in _ranks(kept):

@@ -16,7 +16,7 @@ def event_records(found: Accumulated, region: str | None = None) -> list[dict[st
     for (hours, event, where), counts in found.counts.items():
         if region in (None, where):
             made = {name: float(value) for name, value in brier(counts).items()}
-            identity = {"field": field_of(event), "event": event, "region": where}
+            identity: dict[str, Any] = {"field": field_of(event), "event": event, "region": where}
             size = {"lead_hours": hours, "cycles": found.cycles}
             area = {"roc_area": float(roc(counts)[2])}
             records.append(identity | size | {"base_rate": float(counts.base_rate)} | made | area)

@@ -60,6 +60,7 @@ def scorecard(
     title: str,
     subtitle: str = "",
     flags: Sequence[str] = (),
+    significant: NDArray[np.bool_] | None = None,
 ) -> bytes:
     """A PNG of lead time by row: 1 - RMSE over that of the reference, in per cent and in colour.
 
@@ -68,10 +69,11 @@ def scorecard(
     Args:
         skill: (row, lead), 1 is perfect, 0 as good as the reference.
         flags: quality flags, said in red below the title.
+        significant: (row, lead), cells that get a dot.
     """
-    with _style():
+    with styled():
         height = 1.35 + 0.2 * len(flags) + 0.33 * len(rows)
-        figure = _figure(max(5.6, 1.9 + 0.62 * len(lead_hours)), height)
+        figure = new_figure(max(5.6, 1.9 + 0.62 * len(lead_hours)), height)
         top = 0.62 + 0.2 * len(flags)
         axes = figure.add_axes((0.19, 0.62 / height, 0.78, (height - top - 0.62 - 0.05) / height))
         shown = axes.pcolormesh(
@@ -87,8 +89,9 @@ def scorecard(
         for (row, column), value in np.ndenumerate(skill):
             if np.isfinite(value):
                 colour = "white" if abs(value) > 0.5 else INK
+                dot = " •" if significant is not None and significant[row, column] else ""
                 axes.text(
-                    column + 0.5, row + 0.5, f"{100 * value:.0f}", ha="center", va="center",
+                    column + 0.5, row + 0.5, f"{100 * value:.0f}{dot}", ha="center", va="center",
                     color=colour, size=8.5,
                 )  # fmt: skip
         axes.set_xticks(np.arange(len(lead_hours)) + 0.5, [f"{hours:g}" for hours in lead_hours])
@@ -103,7 +106,7 @@ def scorecard(
         for i, flag in enumerate(flags):
             where = 1 - (0.62 + 0.2 * i) / height
             figure.text(0.02, where, flag, size=8.5, va="center", color="#a3142e", weight="bold")
-        return _png(figure)
+        return png_of(figure)
 
 
 def report(
@@ -126,8 +129,8 @@ def report(
     columns = list(dict.fromkeys(column for _, column in energies))
     upper, each, head = (3.1 if panels else 0.0), 4.2, 0.55
     height = head + upper + each * len(lines)
-    with _style():
-        figure = _figure(max(3.0 * len(panels), 3.5 * len(columns)) + 0.5, height)
+    with styled():
+        figure = new_figure(max(3.0 * len(panels), 3.5 * len(columns)) + 0.5, height)
         figure.text(0.02, 1 - 0.25 / height, title, size=12, weight="bold", va="center")
         figure.text(
             0.985, 1 - 0.25 / height, "  ".join(flags), size=9, va="center", ha="right",
@@ -162,7 +165,7 @@ def report(
                     below.set_ylabel("over truth")
                 if i == j == 0:
                     above.legend(loc="lower left", fontsize=8.5)
-        return _png(figure)
+        return png_of(figure)
 
 
 def draw_curves(axes: Axes, panel: Curves, lead_hours: Sequence[float]) -> None:
@@ -210,18 +213,18 @@ def draw_spectrum(upper: Axes, lower: Axes, energy: Energy, last: int) -> None:
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def styled() -> Iterator[None]:
     with mpl.rc_context(_STYLE):
         yield
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=130, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _png(figure: Figure) -> bytes:
+def png_of(figure: Figure) -> bytes:
     """The bytes, without time or software: the same figure gives the same bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
