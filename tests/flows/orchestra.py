@@ -23,10 +23,10 @@ from tests.servers import Postgres, free_port
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 900.0
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-# Shorter than Prefect's own, so that a test does not wait for the next poll. (A worker gives up
-# after 45 polls' time of errors of the server, which is to be longer than the outages here.)
+# Shorter than Prefect's own, so that a test does not wait for the next poll. A worker gives up
+# after 45 polls' time without an answer, which has to be longer than the outages here.
 QUICK = {
-    "PREFECT_WORKER_QUERY_SECONDS": "2",
+    "PREFECT_WORKER_QUERY_SECONDS": "5",
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
     "PREFECT_SERVER_SERVICES_SCHEDULER_MIN_RUNS": "8",
     "PREFECT_SERVER_SERVICES_TRIGGERS_PROACTIVE_GRANULARITY": "2",
