@@ -28,6 +28,7 @@ NOT_GOOD = 10
 def add_to(app: typer.Typer) -> None:
     app.command()(verify)
     app.command()(scores)
+    app.command()(scorecard)
 
 
 def verify(
@@ -41,6 +42,7 @@ def verify(
 
     from mosaic_core.pipeline.accumulated import Period
     from mosaic_core.pipeline.scoreboard import write_pictures
+    from mosaic_core.pipeline.scorecard import Valid, write_page
     from mosaic_core.pipeline.verification import verify_due
 
     site = open_profile(profile, overrides)
@@ -50,6 +52,10 @@ def verify(
     pictures = {}
     if report.verified:
         pictures = write_pictures(site, report.truth, Period(when.shift(-24 * 30), when))
+        day = f"{max(due.valid_time for due in report.verified):%Y-%m-%d}"
+        for name in (day, day[:7]):
+            pages = write_page(site, report.truth, Valid.parse(name))
+            pictures |= {f"{name}.{kind}": url for kind, url in pages.items()}
     if as_json:
         typer.echo(json.dumps({**report.as_dict(), "pictures": pictures}))
     else:
@@ -66,6 +72,41 @@ def verify(
             typer.echo(f"not verified: {due}: {reason}", err=True)
     if report.failed:
         raise typer.Exit(NOT_GOOD)
+
+
+def scorecard(
+    period: Annotated[
+        str, typer.Argument(help="A day or a month of valid times: 2026-03-28, 2026-03.")
+    ],
+    reference: Annotated[
+        str | None, typer.Option(help="Another model that has scores; climatology by default.")
+    ] = None,
+    truth: Annotated[str | None, typer.Option(help="What was verified against.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the HTML here instead of into the store.")
+    ] = None,
+    profile: ProfileName = "demo",
+    overrides: Overrides = None,
+) -> None:
+    """Make the page of scores of the forecasts that came true in PERIOD, as HTML and Markdown."""
+    from mosaic_core.pipeline.scoreboard import truth_of
+    from mosaic_core.pipeline.scorecard import Valid, make_page, write_page
+
+    valid = Valid.parse(period)
+    site = open_profile(profile, overrides)
+    against = truth_of(site.catalog, site.config.name, truth, site.source.name)
+    if output is None:
+        for url in write_page(site, against, valid, reference).values():
+            typer.echo(url)
+        return
+    text = make_page(site, against, valid, reference).html()
+    try:
+        output.write_text(text)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--output {output}: {error}", "a file that can be written"
+        ) from error
+    typer.echo(output)
 
 
 class Show(StrEnum):
