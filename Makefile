@@ -47,6 +47,7 @@ benchmarks: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.imports
 	$(BIN)/python -m benchmarks.regrid
 	$(BIN)/python -m benchmarks.store
+	$(BIN)/python -m benchmarks.point
 	$(BIN)/python -m benchmarks.step
 
 lock: $(VENV)/.dev
