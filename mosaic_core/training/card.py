@@ -16,6 +16,7 @@ from mosaic_core.training.recipe import Recipe
 
 KEY = "training"
 """Name of the record in the metadata of a model file."""
+_OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon"}
 _NAMED = 12
 """Left-out windows that the card names one by one."""
 
@@ -145,7 +146,8 @@ def _training(record: Mapping[str, Any]) -> str:
         f"{recipe['precision']}, mosaic-forecast {record['code_version']}. Fair CRPS (of one "
         f"member, without noise: absolute error), channels weighted {recipe['channel_weights']}"
         + "".join(f", {name} x {factor:g}" for name, factor in recipe["variable_weights"].items())
-        + f"; AdamW, clipping at {recipe['clip']:g}, running mean of {recipe['ema']:g}.",
+        + f"; {_OPTIMIZERS[recipe.get('optimizer', 'adamw')]}, clipping at {recipe['clip']:g}, "
+        f"running mean of {recipe['ema']:g}, noise x {recipe.get('noise', 1):g}.",
         "",
     ]
     if recipe["start_from"] is None:
@@ -155,12 +157,14 @@ def _training(record: Mapping[str, Any]) -> str:
         lines += ["", *(f"- {note}" for note in record["beginning"])]
     lines += [
         "",
-        "| updates | steps of the rollout | members | windows an update | learning rate |",
-        "|---|---|---|---|---|",
+        "| updates | steps of the rollout | members | windows an update | "
+        "weight of the spectral loss | learning rate |",
+        "|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {p['updates']} | {p['rollout']} | {p['members'] or recipe['members']} | {p['batch']} | "
-        f"{p['learning_rate']:g}, falling to {p['final'] * p['learning_rate']:.2g} |"
+        f"{p.get('spectral', 0):g} | {p['learning_rate']:g}, falling to "
+        f"{p['final'] * p['learning_rate']:.2g} |"
         for p in recipe["phases"]
     ]
     planned = sum(phase["updates"] for phase in recipe["phases"])

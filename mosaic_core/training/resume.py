@@ -23,7 +23,7 @@ PREVIOUS: Final = "checkpoint-previous.pt"
 UNSOUND: Final = "checkpoint-unsound.pt"
 _FORMAT: Final = "mosaic-training/1"
 _FREE: Final = (
-    "name", "description", "licence", "attribution", "recompute", "checkpoint_every",
+    "name", "description", "licence", "attribution", "noise", "recompute", "checkpoint_every",
     "validate_every", "validation_windows", "validation_members", "validation_steps",
     "data.readers",
 )  # fmt: skip

@@ -41,6 +41,7 @@ __all__ = ["MODEL", "Listener", "Trainer", "Update", "World"]
 MODEL: Final = "model.safetensors"
 CARD: Final = "card.md"
 PICTURE: Final = "loss.png"
+_NOISE: Final = "noise_generator.to_noise.weight"
 _OVERFLOWS = 20
 """Consecutive float16 updates without finite gradients after which training stops."""
 
@@ -186,8 +187,15 @@ class Trainer:
             "trained": "true",
             "training": made.json(),
         }
-        weights = {k: v.detach().cpu().clone() for k, v in self.ema.items()}
+        weights = {k: v.cpu() for k, v in self._published_weights().items()}
         return ModelFile(weights, self.tables, s.mean, s.std, self.static, metadata, s.change)
+
+    def _published_weights(self) -> dict[str, Tensor]:
+        """The running mean; the noise enters through one linear map, which takes its factor."""
+        weights = {k: v.detach().clone() for k, v in self.ema.items()}
+        if self.config.perturbed:
+            weights[_NOISE] *= self.recipe.noise
+        return weights
 
     def _publish(self, file: ModelFile) -> None:
         with written(self.folder / MODEL):
@@ -284,7 +292,9 @@ class Trainer:
 
     def _validate(self) -> None:
         if self.world.first:
-            scores = validate(self.objective, self.ema, self.validation, self.recipe)
+            scores = validate(
+                self.objective, self._published_weights(), self.validation, self.recipe
+            )
             self.log.note("validation", self.update, **scores.as_dict())
             self.listener.validation(self.update, scores)
 

@@ -81,6 +81,17 @@ def test_the_momentum_of_muon_and_the_spectral_loss_go_on_as_they_were(site: Pat
     assert losses(train(recipe, site / "muon-broken", go_on=True)) == losses(whole)
 
 
+def test_the_factor_on_noise_is_in_what_is_published_alone(site: Path, unbroken: Trained) -> None:
+    quiet = train(world.recipe(site, noise=0.5), site / "quiet")
+    assert losses(quiet) == losses(unbroken)
+    ours, theirs = (model_files.read_model(f / MODEL) for f in (quiet.folder, unbroken.folder))
+    for name, value in theirs.weights.items():
+        factor = 0.5 if name == "noise_generator.to_noise.weight" else 1.0
+        assert torch.equal(ours.weights[name], factor * value), name
+    spread, wide = (t.log.entries("validation")[-1]["spread"] for t in (quiet, unbroken))
+    assert all(spread[name][0] < wide[name][0] for name in wide)
+
+
 def test_a_checkpoint_cut_short_gives_way_to_the_one_before(site: Path, unbroken: Trained) -> None:
     recipe, folder = world.recipe(site), site / "unbroken"
     newest = folder / resume.CHECKPOINT
