@@ -6,14 +6,20 @@ import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from mosaic_core.catalog.models import Event
 from mosaic_core.catalog.scores import AverageScore
 from mosaic_core.pipeline.site import Site
 from mosaic_core.publication.manifest import Asset, Manifest
 
-PICTURE_WIDTH = 900
+PICTURE_WIDTH: Final = 900
+
+
+SHOWN: Final = (
+    "rmse", "bias", "fair_crps", "spread_skill", "acc", "to_persistence", "to_climatology",
+)  # fmt: skip
+"""Scores of the table; the scorecard has the rest."""
 
 
 def title(manifest: Manifest) -> str:
@@ -130,9 +136,9 @@ def _small(png: bytes) -> str:
 
 
 def score_table(scores: Iterable[AverageScore]) -> list[dict[str, Any]]:
-    """A row for each variable, level and lead time, a column a metric."""
+    """A row for each variable, level and lead time, a column for each of `SHOWN`."""
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for score in scores:
+    for score in (score for score in scores if score.metric in SHOWN):
         name = f"{score.variable} {score.level or ''}".strip()
         key = (name, score.lead_hours)
         row = rows.setdefault(key, {"variable": name, "lead": f"{score.lead_hours} h"})

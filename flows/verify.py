@@ -15,6 +15,8 @@ from flows.tasks import HOUR, PATIENT
 from mosaic_core.cycle import Cycle
 from mosaic_core.errors import MosaicError
 from mosaic_core.pipeline import verification
+from mosaic_core.pipeline.scorecard import Valid, make_page
+from mosaic_core.pipeline.site import Site
 
 SHOWN_DAYS = 7
 _log = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ def verify_after(profile: str, overrides: list[str], cycle: str) -> None:
 
 
 def show_scores(profile: str, overrides: list[str], cycle: str) -> None:
-    """A table of the global scores of the last days."""
+    """A table of the global scores of the last days, and the scorecard of the month."""
     site, until = site_of(profile, overrides), Cycle.parse(cycle)
     try:
         scores = site.catalog.average_scores(
@@ -68,3 +70,16 @@ def show_scores(profile: str, overrides: list[str], cycle: str) -> None:
         return
     description = f"Global scores against {site.source.name}, mean of {SHOWN_DAYS} days"
     artifacts.show_table(site.config.name, "scores", score_table(scores), description)
+    if scores:
+        month = Valid.parse(until.init_time.strftime("%Y-%m"))
+        show_scorecard(site, month)
+
+
+def show_scorecard(site: Site, month: Valid) -> None:
+    """The page of the month, in Markdown."""
+    try:
+        page = make_page(site, site.source.name, month)
+    except MosaicError as error:
+        _log.warning("the scorecard cannot be shown: %s", error)
+        return
+    artifacts.show_text(site.config.name, "scorecard", page.markdown())
