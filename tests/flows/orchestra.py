@@ -152,8 +152,13 @@ class Orchestra:
         return done.stdout
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """POST a body, or GET without one."""
-        answer = self.http.get(path) if body is None else self.http.post(path, json=body)
+        """POST a body, or GET without one; asked again while the server's SQLite is busy (503)."""
+
+        def answered() -> httpx.Response | None:
+            answer = self.http.get(path) if body is None else self.http.post(path, json=body)
+            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
+
+        answer = until(answered, f"an answer to {path}", 60)
         answer.raise_for_status()
         return answer.json()
 

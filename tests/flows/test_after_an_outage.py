@@ -16,7 +16,6 @@ from tests.flows.conftest import database, on_servers, recent, world_of
 from tests.flows.orchestra import Orchestra, until
 from tests.pipeline.command import mosaic
 from tests.pipeline.world import VARIANT, World
-from tests.servers import s3_server  # noqa: F401
 
 pytestmark = pytest.mark.slow
 HERE = {"forecast_on": "here"}
@@ -50,7 +49,7 @@ class Site:
 @pytest.fixture(scope="module")
 def day(
     orchestra: Orchestra, tmp_path_factory: pytest.TempPathFactory, postgres_server: str,
-    s3_server: dict[str, str],  # noqa: F811
+    s3_server: dict[str, str],
 ) -> Site:  # fmt: skip
     """Published a cycle a day ago, and nothing since; analyses go on into the next day."""
     folder, known = tmp_path_factory.mktemp("day"), recent(4)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mosaic_core.cycle import Cycle
-from mosaic_core.publication import layout
+from mosaic_core.publication import layout, stac
 from tests.infra.files import terraform
 from tests.infra.policies import (
     BUCKET,
@@ -31,9 +31,11 @@ SCORES = layout.verification_prefix("hres") + "/2026.parquet"
 CHUNK = f"{FORECAST}/ensemble.zarr/temperature/c/0/0/0"
 SECOND = layout.manifest_key("hres", CYCLE, 2)
 MANIFEST, LATEST = layout.manifest_key("hres", CYCLE), layout.latest_key("hres")
+ITEM, COLLECTION = stac.item_key("hres", CYCLE), stac.collection_key("hres")
 PROGRESS, REMOVED = layout.in_progress_key("hres"), f"{FORECAST}/{layout.REMOVED}"
 DOCTOR, FLIGHT = "doctor-0123abc", f"flight-check/{FORECAST}/manifest.json"
 ELSEWHERE = "backup/of-somebody-else"
+PUBLIC = {CHUNK, MANIFEST, SECOND, LATEST, PROGRESS, REMOVED, SCORES, ITEM, COLLECTION, stac.ROOT}
 
 BUCKET_POLICY = [*render("bucket"), *render("bucket-consumers")]
 POLICIES: dict[str, tuple[str, list[Statement]]] = {
@@ -56,6 +58,9 @@ KEYS = (
     PROGRESS,
     REMOVED,
     SCORES,
+    ITEM,
+    COLLECTION,
+    stac.ROOT,
     DOCTOR,
     FLIGHT,
     ELSEWHERE,
@@ -80,11 +85,8 @@ def may_list(who: str, prefix: str | None) -> bool:
     [
         ("publisher", set(KEYS) - {ELSEWHERE}),
         ("retention", set(KEYS) - {ELSEWHERE}),
-        ("consumer", {CHUNK, MANIFEST, SECOND, LATEST, PROGRESS, REMOVED, SCORES}),
-        (
-            "consumer of another account",
-            {CHUNK, MANIFEST, SECOND, LATEST, PROGRESS, REMOVED, SCORES},
-        ),
+        ("consumer", PUBLIC),
+        ("consumer of another account", PUBLIC),
         ("anybody", set()),
     ],
 )
@@ -97,7 +99,7 @@ def test_only_the_publisher_writes_but_for_what_says_that_something_is_gone(who:
     written = {key for key in KEYS if may(who, "s3:PutObject", key, CREATE)}
     expected = {
         "publisher": set(KEYS) - {ELSEWHERE},
-        "retention": {REMOVED},
+        "retention": {REMOVED, ITEM, COLLECTION, stac.ROOT},
         "administrator": set(KEYS),
     }
     assert written == expected.get(who, set())
@@ -115,7 +117,7 @@ def test_a_manifest_is_never_written_over() -> None:
     ("who", "keys"),
     [
         ("publisher", {ANALYSIS, CHUNK, PROGRESS, REMOVED, SCORES, DOCTOR, FLIGHT}),
-        ("retention", {ANALYSIS, CHUNK, MANIFEST, SECOND, PROGRESS, REMOVED, SCORES}),
+        ("retention", {ANALYSIS, CHUNK, MANIFEST, SECOND, PROGRESS, REMOVED, SCORES, ITEM}),
         ("consumer", set()),
         ("consumer of another account", set()),
         ("anybody", set()),
@@ -139,12 +141,12 @@ def test_a_reader_is_told_that_an_object_is_not_there_yet(who: str) -> None:
 
 
 def test_listing_stays_below_what_may_be_read() -> None:
-    prefixes = (layout.variant_prefix("hres"), "analyses/v1/", SCORES)
+    prefixes = (layout.variant_prefix("hres"), "analyses/v1/", SCORES, ITEM)
     for who, expected in (
         ("publisher", set(prefixes)),
         ("retention", set(prefixes)),
-        ("consumer", {prefixes[0], prefixes[2]}),
-        ("consumer of another account", {prefixes[0], prefixes[2]}),
+        ("consumer", {prefixes[0], *prefixes[2:]}),
+        ("consumer of another account", {prefixes[0], *prefixes[2:]}),
         ("anybody", set()),
     ):
         found = {prefix for prefix in prefixes if may_list(who, ROOT_PREFIX + prefix)}
@@ -173,7 +175,7 @@ def test_the_topic_takes_notices_from_the_publisher_and_subscribers_from_consume
 def test_every_grant_is_one_of_these() -> None:
     """A new grant is a decision: it is written here too."""
     folders = [f"{BUCKET}/{ROOT_PREFIX}{folder}/*" for folder in _folders()]
-    catalog = f"{BUCKET}/{ROOT_PREFIX}catalog.json"
+    pages = [f"{BUCKET}/{ROOT_PREFIX}{key}" for key in (f"{stac.FOLDER}/*", stac.ROOT)]
     trials = [f"{BUCKET}/{ROOT_PREFIX}flight-check/*", f"{BUCKET}/{ROOT_PREFIX}doctor-*"]
     everything = [f"{BUCKET}/{ROOT_PREFIX}*"]
     table = {
@@ -181,20 +183,20 @@ def test_every_grant_is_one_of_these() -> None:
             "s3:ListBucket": [BUCKET],
             "s3:ListBucketMultipartUploads": [BUCKET],
             "s3:GetObject": everything,
-            "s3:PutObject": [*folders, catalog, *trials],
-            "s3:AbortMultipartUpload": [*folders, catalog, *trials],
-            "s3:ListMultipartUploadParts": [*folders, catalog, *trials],
+            "s3:PutObject": [*folders, *pages, *trials],
+            "s3:AbortMultipartUpload": [*folders, *pages, *trials],
+            "s3:ListMultipartUploadParts": [*folders, *pages, *trials],
             "s3:DeleteObject": [*folders, *trials],
             "sns:Publish": [TOPIC],
         },
         "retention": {
             "s3:ListBucket": [BUCKET],
             "s3:GetObject": everything,
-            "s3:DeleteObject": folders,
-            "s3:PutObject": [f"{BUCKET}/{ROOT_PREFIX}forecasts/v1/*/*/*/*/*/removed.json"],
+            "s3:DeleteObject": [*folders, f"{BUCKET}/{ROOT_PREFIX}{stac.FOLDER}/*/items/*"],
+            "s3:PutObject": [f"{BUCKET}/{ROOT_PREFIX}forecasts/v1/*/*/*/*/*/removed.json", *pages],
         },
-        "consumer": {"s3:ListBucket": [BUCKET], "s3:GetObject": [*folders[1:], catalog]},
-        "bucket-consumers": {"s3:ListBucket": [BUCKET], "s3:GetObject": [*folders[1:], catalog]},
+        "consumer": {"s3:ListBucket": [BUCKET], "s3:GetObject": [*folders[1:], *pages]},
+        "bucket-consumers": {"s3:ListBucket": [BUCKET], "s3:GetObject": [*folders[1:], *pages]},
         "bucket": {},
         "topic": {"sns:Publish": [TOPIC]},
         "topic-consumers": {"sns:Subscribe": [TOPIC]},
