@@ -30,9 +30,12 @@ def forecast_on_pool(
 ) -> None:
     """Ask for a run of each part that is not whole, and wait until all are.
 
-    The claim on the cycle is held meanwhile, so that all can see that somebody is at it.
+    The claim on the cycle is held meanwhile, so that all can see that somebody is at it. Another
+    run of the cycle may have taken it since this one began: it is waited for, and what it has made
+    is found.
 
     Raises:
+        CycleBusy: another run holds the cycle, and does not let go of it for hours.
         ForecastError: a part ended several times without being whole.
     """
     site, when = site_of(profile, overrides), Cycle.parse(cycle)
@@ -52,7 +55,7 @@ def forecast_on_pool(
         )  # fmt: skip
 
     with (
-        claimed(site.catalog, when, site.config.name) as alive,
+        claimed(site.catalog, when, site.config.name, wait=LONGEST) as alive,
         rollout_shown(site.config.name, f"{cycle} r{revision}") as show,
     ):
 

@@ -191,7 +191,7 @@ def _work() -> None:
     parser.add_argument("--schedules", action="store_true")
     parser.add_argument("--run", action="store_true")
     given = parser.parse_args()
-    for ending in (signal.SIGTERM, signal.SIGHUP):
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, _interrupt)
     home = Path(given.home).absolute()
     up(given.profile, given.overrides, home, given.port, given.schedules, given.run)

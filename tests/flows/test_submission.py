@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import threading
 import uuid
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,14 @@ from typing import Any
 import pytest
 from prefect.client.schemas.objects import State, StateType
 
-from flows import submission
+from flows import parts, submission
 from flows.submission import Errand, bring_about
+from mosaic_core.catalog.catalog import Catalog
 from mosaic_core.cycle import Cycle
 from mosaic_core.errors import ForecastError
 from mosaic_core.pipeline.recovery import Due
-from tests.pipeline.world import World
+from tests.pipeline.command import mosaic
+from tests.pipeline.world import FIRST, VARIANT, World
 from tests.recovery.sites import site_of
 
 AN_HOUR_AGO = datetime.now(UTC) - timedelta(hours=1)
@@ -171,6 +175,21 @@ def test_an_attempt_that_a_worker_took_with_it_is_counted_and_not_waited_for(
     due = Due(Cycle.parse("2026-11-20T00Z"), 2, "tiny-20261120T00Z-2", "attempt 1 failed")
     reconcile.start(site, due, {"profile": "p", "overrides": []})
     assert (bool(lost), bool(marked)) == (counted, crashed)
+
+
+def test_another_run_that_has_taken_the_cycle_up_meanwhile_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world, there = World(tmp_path / "world"), list[Any]()
+    assert mosaic("run", str(FIRST), "-p", world.profile).code == 0
+    monkeypatch.setattr(parts, "bring_about", lambda errands, *_, **__: there.extend(errands))
+    monkeypatch.setattr(parts, "rollout_shown", lambda *_: nullcontext())
+    with Catalog(world.catalog) as catalog:
+        other = catalog.claim(FIRST, VARIANT, "other-host:1", ttl=60)
+        threading.Timer(1.0, catalog.release, (other,)).start()
+        parts.forecast_on_pool.fn(world.profile, [], str(FIRST), 1, 1)
+        assert catalog.claims() == ()
+    assert there == []
 
 
 def test_no_more_are_asked_for_at_a_time_than_allowed(serve: Callable[..., Server]) -> None:
