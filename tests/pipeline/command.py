@@ -32,7 +32,7 @@ _CONTEXT.set_forkserver_preload(
         "mosaic_core.products.statistics",
         "mosaic_core.catalog.catalog",
         "mosaic_core.analysis.sources.zarr_archive",
-        "mosaic_core._zarr_store",
+        "mosaic_core.storage.zarr_store",
         "psycopg",
         "rich.console",
     ]

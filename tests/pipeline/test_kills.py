@@ -12,22 +12,19 @@ from mosaic_core.publication import client
 from tests.pipeline.command import KILLED, Fault, Running, mosaic
 from tests.pipeline.world import FIRST, SECOND, VARIANT, World, plain
 
+CHUNK = "mosaic_core.storage.zarr_store:TranslatingStore.set"
 STAGES = "mosaic_core.pipeline.stages"
 PUBLISH = "mosaic_core.publication.publish"
 KILLS = {
     "before ingest": Fault(f"{STAGES}:ingest"),
     "after ingest": Fault(f"{STAGES}:ingest", "kill-after"),
     "in the middle of a step": Fault("mosaic_core.model.network:Mosaic.forward", call=3),
-    "inside a shard of the second window": Fault(
-        "mosaic_core._zarr_store:TranslatingStore.set", about="temperature/c/0/1/"
-    ),
+    "inside a shard of the second window": Fault(CHUNK, about="temperature/c/0/1/"),
     "after the shards, before their marker": Fault(
         "mosaic_core.storage:ObjectStore.put", about="ensemble.progress"
     ),
     "after forecast": Fault(f"{STAGES}:forecast", "kill-after"),
-    "inside a product": Fault(
-        "mosaic_core._zarr_store:TranslatingStore.set", about="temperature_standard_deviation/c/"
-    ),
+    "inside a product": Fault(CHUNK, about="temperature_standard_deviation/c/"),
     "after products": Fault(f"{STAGES}:make_products", "kill-after"),
     "after the manifest, before latest": Fault(f"{PUBLISH}:move_latest"),
     "after latest": Fault(f"{PUBLISH}:move_latest", "kill-after"),

@@ -14,7 +14,7 @@ from tests.pipeline.command import Fault, Outcome, mosaic
 from tests.pipeline.test_kills import published_bytes, require_only_whole_forecasts
 from tests.pipeline.world import FIRST, SECOND, World, copy_of
 
-WRITE = "mosaic_core.storage:_write_file"
+WRITE = "mosaic_core.storage.objects:write_file"
 PLACES = {
     "in an analysis": Fault("zarr.storage:ObjectStore.set", "no-space", about="2m_temperature/c"),
     "in a window": Fault("zarr.storage:ObjectStore.set", "no-space", about="temperature/c/0/1/"),
@@ -22,8 +22,8 @@ PLACES = {
         "zarr.storage:ObjectStore.set", "no-space", about="temperature_standard_deviation/c/"
     ),
     "in a marker of a window": Fault(WRITE, "no-space", call=4),
-    "in the manifest": Fault("mosaic_core.storage:_write_file", "no-space", about="manifest.json"),
-    "in latest": Fault("mosaic_core.storage:_write_file", "no-space", about="latest.json"),
+    "in the manifest": Fault(WRITE, "no-space", about="manifest.json"),
+    "in latest": Fault(WRITE, "no-space", about="latest.json"),
 }
 
 
@@ -60,7 +60,7 @@ def test_a_full_disk_fails_the_run_and_is_recovered_from(
 
 
 def test_a_store_that_refuses_writes_says_permission(second: World, unbroken: World) -> None:
-    refuse = Fault("mosaic_core.storage:_write_file", "refuse", ever_after=True)
+    refuse = Fault(WRITE, "refuse", ever_after=True)
     outcome = mosaic("run", str(SECOND), "-p", second.profile, faults=[refuse])
     require_failed(second, outcome, "permission is denied")
     require_only_whole_forecasts(second.store, {FIRST.id})

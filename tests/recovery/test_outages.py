@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from mosaic_core._zarr_store import TranslatingStore
 from mosaic_core.catalog.catalog import Catalog
 from mosaic_core.errors import CatalogUnreachable, StoreError, StoreUnreachable
 from mosaic_core.model import network
@@ -23,6 +22,7 @@ from mosaic_core.pipeline.patience import patiently
 from mosaic_core.pipeline.run import run_cycle
 from mosaic_core.publication import client
 from mosaic_core.storage import ObjectStore, open_store
+from mosaic_core.storage.zarr_store import TranslatingStore
 from tests.pipeline.command import Fault, Running
 from tests.pipeline.test_kills import published_bytes
 from tests.pipeline.world import SECOND, STEPS, World

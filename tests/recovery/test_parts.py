@@ -18,6 +18,7 @@ from tests.pipeline.world import FIRST, STEPS, VARIANT, World
 from tests.recovery.sites import PARTS, SPLIT, Worker, digests, site_of, split_world, wait_until
 
 PREFIX = layout.forecast_prefix(VARIANT, FIRST)
+CHUNK = "mosaic_core.storage.zarr_store:TranslatingStore.set"
 SECOND_WINDOW = "temperature/c/{batch}/1/"
 
 
@@ -75,9 +76,7 @@ def test_a_part_that_was_killed_holds_up_the_join_and_goes_on_alone(
     split: World, whole: World
 ) -> None:
     revision = begun(split)
-    kill = Fault(
-        "mosaic_core._zarr_store:TranslatingStore.set", about=SECOND_WINDOW.format(batch=1)
-    )
+    kill = Fault(CHUNK, about=SECOND_WINDOW.format(batch=1))
     assert Worker(split, "forecast", revision, 2, faults=[kill]).end() is None
     for part in (1, 3):
         assert Worker(split, "forecast", revision, part).end().computed
@@ -91,7 +90,7 @@ def test_a_part_that_was_killed_holds_up_the_join_and_goes_on_alone(
 
     again = steps.begin(site, FIRST, backfill=True)
     assert (again.parts, again.attempt) == ((2,), 2)
-    first_window = Fault("mosaic_core._zarr_store:TranslatingStore.set", about="temperature/c/1/0/")
+    first_window = Fault(CHUNK, about="temperature/c/1/0/")
     for part in (1, 2, 3):
         done = Worker(split, "forecast", revision, part, faults=[first_window]).end()
         assert done.computed == (part == 2)

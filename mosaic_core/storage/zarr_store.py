@@ -7,7 +7,7 @@ from typing import Any
 from obstore.exceptions import BaseError
 from zarr.storage import ObjectStore
 
-from mosaic_core.storage import _store_error
+from mosaic_core.storage.refusals import store_error
 
 
 class TranslatingStore(ObjectStore):  # type: ignore[misc]
@@ -17,25 +17,25 @@ class TranslatingStore(ObjectStore):  # type: ignore[misc]
         try:
             return await super().get(key, *args, **kwargs)
         except BaseError as error:
-            raise _store_error(error, f"{_root(self.store)}/{key}", "read") from error
+            raise store_error(error, f"{_root(self.store)}/{key}", "read") from error
 
     async def set(self, key: str, value: Any) -> None:
         try:
             await super().set(key, value)
         except (BaseError, OSError) as error:
-            raise _store_error(error, f"{_root(self.store)}/{key}", "write") from error
+            raise store_error(error, f"{_root(self.store)}/{key}", "write") from error
 
     async def set_if_not_exists(self, key: str, value: Any) -> None:
         try:
             await super().set_if_not_exists(key, value)
         except (BaseError, OSError) as error:
-            raise _store_error(error, f"{_root(self.store)}/{key}", "write") from error
+            raise store_error(error, f"{_root(self.store)}/{key}", "write") from error
 
     async def get_partial_values(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return await super().get_partial_values(*args, **kwargs)
         except BaseError as error:
-            raise _store_error(error, _root(self.store), "read") from error
+            raise store_error(error, _root(self.store), "read") from error
 
 
 def _root(store: Any) -> str:
