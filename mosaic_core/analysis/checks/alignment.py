@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -275,88 +275,66 @@ def _coriolis(subject: Subject) -> Stack:
     return np.asarray(2 * OMEGA * np.sin(np.deg2rad(np.asarray(subject.grid.latitudes)))[:, None])
 
 
-def alignments(tolerance: float = 1.0, climatology: Climatology = EARTH) -> tuple[Alignment, ...]:
-    """All of them. Correlations of sound analyses stand in `tests/analysis/test_checks.py`."""
-
-    def make(
-        name: str,
-        evidence: Evidence,
-        least: float,
-        what: str,
-        *variables: str,
-        middle: bool = False,
-    ) -> Alignment:
-        lead = climatology.leads.get(name, climatology.lead)
-        return Alignment(name, evidence, least, what, variables, tolerance, middle, lead)
-
-    u, v = _WINDS
-    return (
-        make(
-            "orientation on the continents",
-            continents,
-            0.2,
-            "slow wind over land and high ground",
-            u,
-            v,
-            f"10m_{u}",
-            f"10m_{v}",
-        ),
-        make("thermal wind", thermal_wind, 0.4, "thermal wind", "temperature", v, middle=True),
-        make(
-            "zonal thermal wind",
-            zonal_thermal_wind,
-            0.4,
-            "thermal wind",
-            "temperature",
-            u,
-            middle=True,
-        ),
-        make(
-            "geostrophic wind",
-            geostrophic_wind,
-            0.5,
-            "geostrophic wind",
-            "geopotential",
-            v,
-            middle=True,
-        ),
-        make(
+_U, _V = _WINDS
+_ON_THE_CONTINENTS: Final = Alignment(
+    "orientation on the continents",
+    continents,
+    0.2,
+    "slow wind over land and high ground",
+    (_U, _V, f"10m_{_U}", f"10m_{_V}"),
+)
+_IN_BALANCE: Final = tuple(
+    Alignment(name, evidence, least, what, variables, middle=True)
+    for name, evidence, least, what, variables in (
+        ("thermal wind", thermal_wind, 0.4, "thermal wind", ("temperature", _V)),
+        ("zonal thermal wind", zonal_thermal_wind, 0.4, "thermal wind", ("temperature", _U)),
+        ("geostrophic wind", geostrophic_wind, 0.5, "geostrophic wind", ("geopotential", _V)),
+        (
             "zonal geostrophic wind",
             zonal_geostrophic_wind,
             0.5,
             "geostrophic wind",
-            "geopotential",
-            u,
-            middle=True,
+            ("geopotential", _U),
         ),
-        make("thickness", thickness, 0.6, "thick warm layers", "geopotential", "temperature"),
-        make(
-            "sea level pressure and 1000 hPa",
-            surface_pressure,
-            0.7,
-            "pressure that lifts the 1000 hPa surface",
-            "mean_sea_level_pressure",
-            "geopotential",
-        ),
-        make(
-            "2 m temperature and 1000 hPa",
-            surface_temperature,
-            0.4,
-            "warm ground below warm air",
-            "2m_temperature",
-            "temperature",
-        ),
-        make("10 m wind u and 1000 hPa", surface_wind("u"), 0.6, "one wind", f"10m_{u}", u),
-        make("10 m wind v and 1000 hPa", surface_wind("v"), 0.6, "one wind", f"10m_{v}", v),
-        make(
-            "continuity",
-            continuity,
-            0.08,
-            "rising air above convergence",
-            "vertical_velocity",
-            middle=True,
-        ),
-        make(
-            "humidity and ascent", moist_ascent, 0.15, "moist air that rises", "specific_humidity"
-        ),
+    )
+)
+_OF_ONE_COLUMN: Final = (
+    Alignment("thickness", thickness, 0.6, "thick warm layers", ("geopotential", "temperature")),
+    Alignment(
+        "sea level pressure and 1000 hPa",
+        surface_pressure,
+        0.7,
+        "pressure that lifts the 1000 hPa surface",
+        ("mean_sea_level_pressure", "geopotential"),
+    ),
+    Alignment(
+        "2 m temperature and 1000 hPa",
+        surface_temperature,
+        0.4,
+        "warm ground below warm air",
+        ("2m_temperature", "temperature"),
+    ),
+    Alignment("10 m wind u and 1000 hPa", surface_wind("u"), 0.6, "one wind", (f"10m_{_U}", _U)),
+    Alignment("10 m wind v and 1000 hPa", surface_wind("v"), 0.6, "one wind", (f"10m_{_V}", _V)),
+)
+_OF_ASCENT: Final = (
+    Alignment(
+        "continuity",
+        continuity,
+        0.08,
+        "rising air above convergence",
+        ("vertical_velocity",),
+        middle=True,
+    ),
+    Alignment(
+        "humidity and ascent", moist_ascent, 0.15, "moist air that rises", ("specific_humidity",)
+    ),
+)
+
+
+def alignments(tolerance: float = 1.0, climatology: Climatology = EARTH) -> tuple[Alignment, ...]:
+    """All of them. Correlations of sound analyses stand in `tests/analysis/test_checks.py`."""
+    return tuple(
+        replace(one, tolerance=tolerance, lead=climatology.leads.get(one.name, climatology.lead))
+        for one in (_ON_THE_CONTINENTS, *_IN_BALANCE, *_OF_ONE_COLUMN, *_OF_ASCENT)
     )
