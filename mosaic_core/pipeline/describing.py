@@ -156,7 +156,7 @@ def draft_of(
         assets=tuple(assets),
         timeliness=timeliness,
         missing=tuple(missing),
-        quality=Quality(degraded=bool(state.degraded), flags=tuple(flags)),
+        quality=Quality(degraded=bool(state.degraded or missing), flags=tuple(flags)),
         licence=version.licence,
         attribution=version.attribution or "mosaic-forecast",
     )

@@ -160,13 +160,13 @@ def state_of(site: Site, run: ForecastRun) -> InitialState:
 
 
 def timeliness_of(run: ForecastRun) -> Timeliness:
-    started = datetime.fromisoformat(run.facts["started"])
+    """When what happened to a run, as far as it is noted."""
     first = run.facts.get("first_step")
     return Timeliness(
         nominal=run.cycle.init_time,
         analysis_available=datetime.fromisoformat(run.facts["available"]),
-        started=started,
-        first_step=datetime.fromisoformat(first) if first else started,
+        started=datetime.fromisoformat(run.facts["started"]),
+        first_step=datetime.fromisoformat(first) if first else None,
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from mosaic_core.catalog.models import ForecastRun
 from mosaic_core.cycle import Cycle
 from mosaic_core.errors import CatalogError, StoreError
 from mosaic_core.pipeline.site import Site
@@ -51,6 +52,21 @@ def note_progress(
     except StoreError as error:
         _log.warning("the progress of %s could not be noted: %s", cycle, error)
     return note
+
+
+def note_readable(
+    site: Site, run: ForecastRun, steps: int, end: datetime | None
+) -> tuple[str, ...]:
+    """Note that so many steps of every member can be read; of the first ones, tell subscribers.
+
+    Returns:
+        what was not delivered, in words.
+    """
+    note = note_progress(site, run.cycle, run.revision, steps, end)
+    if not steps or not site.catalog.note_run(run, once={"first_step": note.updated.isoformat()}):
+        return ()
+    event = events.first_steps_event(site.store.url(), note, site.config.step_hours)
+    return tuple(tell(site, run.cycle, event))
 
 
 def tell(site: Site, cycle: Cycle, event: dict[str, Any]) -> list[str]:

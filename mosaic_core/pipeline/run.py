@@ -39,7 +39,7 @@ def run_cycle(site: Site, cycle: Cycle, reporter: Reporter | None = None) -> Cyc
             alive()
             undelivered += steps.forecast(site, cycle, begun.revision, part, reporter).undelivered
         alive()
-        steps.join(site, cycle, begun.revision)
+        undelivered += steps.join(site, cycle, begun.revision)
         steps.products(site, cycle, begun.revision, reporter)
         alive()
         report = steps.publish(site, cycle, begun.revision, reporter)

@@ -27,7 +27,7 @@ from mosaic_core.pipeline.references import (
     results_from_plain,
     results_to_plain,
 )
-from mosaic_core.pipeline.reporting import QUIET, Reporter, tell
+from mosaic_core.pipeline.reporting import QUIET, Reporter, note_readable, tell
 from mosaic_core.pipeline.site import Site
 from mosaic_core.pipeline.watch import Watch
 from mosaic_core.products.product import ProductFailure
@@ -95,17 +95,20 @@ def forecast(
         )
 
 
-def join(site: Site, cycle: Cycle, revision: int) -> None:
-    """Close the ensemble: it is whole when all its parts are.
+def join(site: Site, cycle: Cycle, revision: int) -> tuple[str, ...]:
+    """Close the ensemble: it is whole when all its parts are, and can be read.
+
+    Returns:
+        what subscribers could not be told of it, in words.
 
     Raises:
         ForecastError: members are missing; their parts are named.
     """
     from mosaic_core.ensemble.written import seal
 
-    def work(run: ForecastRun) -> None:
+    def work(run: ForecastRun) -> tuple[str, ...]:
         if _is_published(site, run):
-            return
+            return ()
         due = _due_parts(site, run)
         if due:
             raise ForecastError(
@@ -115,9 +118,10 @@ def join(site: Site, cycle: Cycle, revision: int) -> None:
                 "run the forecast of what is missing again, then join",
             )
         seal(site.store, layout.forecast_prefix(site.config.name, cycle, revision))
+        return note_readable(site, run, site.profile.steps, None)
 
     with claimed(site.catalog, cycle, site.config.name):
-        records.step(site, cycle, revision, "join", work)
+        return records.step(site, cycle, revision, "join", work)
 
 
 def products(

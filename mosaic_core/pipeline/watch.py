@@ -10,9 +10,9 @@ from mosaic_core.catalog.models import ForecastRun
 from mosaic_core.errors import CatalogUnreachable, ForecastError, StoreUnreachable
 from mosaic_core.pipeline import stages
 from mosaic_core.pipeline.claims import LOCK, claimed
-from mosaic_core.pipeline.reporting import Reporter, note_progress, tell
+from mosaic_core.pipeline.reporting import Reporter, note_readable
 from mosaic_core.pipeline.site import Site
-from mosaic_core.publication import events, layout
+from mosaic_core.publication import layout
 
 if TYPE_CHECKING:
     from mosaic_core.ensemble.run import Progress
@@ -79,8 +79,4 @@ class Watch:
         steps = progress.lead_hours // site.config.step_hours
         if not self._alone:
             steps = min(steps, stages.steps_written(site, run.cycle, run.revision))
-        note = note_progress(site, run.cycle, run.revision, steps, progress.end)
-        now = stages.now().isoformat()
-        if steps and site.catalog.note_run(run, once={"first_step": now}):
-            event = events.first_steps_event(site.store.url(), note, site.config.step_hours)
-            self.undelivered += tell(site, run.cycle, event)
+        self.undelivered += note_readable(site, run, steps, progress.end)

@@ -134,7 +134,12 @@ class Timeliness:
 
 @dataclass(frozen=True)
 class Quality:
-    """`flags` name each departure from a full, undisturbed forecast; `degraded` sums them up."""
+    """What is less than it should be.
+
+    Attributes:
+        degraded: made from degraded input, or without some of its products (`missing`).
+        flags: each departure from an undisturbed forecast, in words.
+    """
 
     degraded: bool = False
     flags: tuple[str, ...] = ()
