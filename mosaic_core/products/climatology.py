@@ -25,7 +25,7 @@ from mosaic_core.channels import Channel
 from mosaic_core.dims import LATITUDE, LEVEL, LONGITUDE
 from mosaic_core.errors import AnalysisMissing, AnalysisUnreadable, ConfigurationError
 from mosaic_core.grid import LatLonGrid
-from mosaic_core.products.fields import channels_of, units_of
+from mosaic_core.products.fields import ascending, channels_of, units_of
 from mosaic_core.products.product import ProductContext
 
 Float = NDArray[np.float32]
@@ -52,7 +52,8 @@ class Climate:
     """A climatology that was opened for one grid and step.
 
     Attributes:
-        dataset: as in the file, latitude and longitude ascending.
+        dataset: as in the file, latitude and longitude ascending; packed in memory, so that only
+            the days that are looked at are there in full.
         path: where it came from, for messages.
     """
 
@@ -105,15 +106,15 @@ def read(path: Path) -> Climate:
             "make it: `python -m mosaic_core.products.climatology`, see docs/products.md",
         )
     try:
-        with xr.open_dataset(path, engine="netcdf4") as stored:
-            dataset = stored.load()
+        with xr.open_dataset(path, engine="netcdf4", decode_cf=False) as stored:
+            dataset = xr.decode_cf(stored.load())
     except (OSError, ValueError, RuntimeError) as error:
         raise AnalysisUnreadable(f"{path}: {error}", FORMAT, "make it again") from error
     if dataset.attrs.get("format") != FORMAT:
         raise AnalysisUnreadable(
             f"{path} has the format {dataset.attrs.get('format')!r}", FORMAT, "make it again"
         )
-    return Climate(dataset.sortby([LATITUDE, LONGITUDE]), path)
+    return Climate(ascending(dataset), path)
 
 
 def of(path: str | None, forecast: xr.Dataset, context: ProductContext) -> Climate:
@@ -181,7 +182,7 @@ def make(archive: xr.Dataset, recipe: Recipe) -> xr.Dataset:
         ConfigurationError: the steps do not divide a day, or are not in the archive.
         AnalysisMissing: no whole day (of one of the seasons).
     """
-    archive = archive.sortby([LATITUDE, LONGITUDE])
+    archive = ascending(archive)
     days = _days(archive["time"].values, recipe.step_hours)
     first = archive["time"].values[days[:, 0]]
     centres: list[float | None] = [None]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Final
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -17,6 +20,9 @@ from mosaic_core.products.output import ProductError
 from mosaic_core.products.product import ProductContext, field_of
 
 Float = NDArray[np.float32]
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+Fields = TypeVar("Fields", xr.Dataset, xr.DataArray)
 
 _WIND_10M: Final = "10m_wind"
 
@@ -79,3 +85,24 @@ def steps_within(hours: float, context: ProductContext) -> int | None:
     """Lead times in a period that ends at one; None where they do not divide it."""
     steps = hours / context.step_hours
     return int(steps) if steps >= 1 and steps == int(steps) else None
+
+
+def ahead(read: Callable[[Key], Value], keys: Iterable[Key]) -> Iterator[Value]:
+    """`read(key)` of every key, in order, each while what came before it is worked on.
+
+    Two results are in memory at a time. An error comes up at its own place in the order.
+    """
+    with ThreadPoolExecutor(1) as reader:
+        waiting: deque[Future[Value]] = deque()
+        for key in keys:
+            waiting.append(reader.submit(read, key))
+            if len(waiting) == 2:
+                yield waiting.popleft().result()
+        for last in waiting:
+            yield last.result()
+
+
+def ascending(given: Fields) -> Fields:
+    """With ascending latitudes and longitudes; itself, uncopied, where they are."""
+    turned = [dim for dim in (LATITUDE, LONGITUDE) if np.any(np.diff(given[dim].values) < 0)]
+    return given.sortby(turned) if turned else given

@@ -33,6 +33,7 @@ from mosaic_core.products.product import (
 )
 
 Float = NDArray[np.float32]
+Index = slice | NDArray[np.intp]
 Statistic = Literal["mean", "standard_deviation", "minimum", "maximum"]
 
 MEDIA_TYPE: Final = "application/wmo-GRIB2"
@@ -140,21 +141,24 @@ def _window(
     files = {(kind, h): _Writing(bytearray(), []) for h in wanted for kind in KINDS}
     own, of = (_channels(forecast, names) for names in (settings.members, settings.statistics))
     numbers = [int(number) for number in forecast[NUMBER].values]
-    north_first, east = _order(forecast)
-    for channel in dict.fromkeys((*own, *of)):
-        values = fields.members(forecast, channel.name, steps)[..., north_first, :][..., east]
-        with _template(forecast, context, channel, settings) as template:
+    rows, columns = _order(forecast)
+    channels = list(dict.fromkeys((*own, *of)))
+    read = fields.ahead(lambda c: fields.members(forecast, c.name, steps), channels)
+    for channel, members in zip(channels, read, strict=True):
+        values = members[..., rows, :][..., columns]
+        with _templates(forecast, context, channel, settings) as (one, all_of_them):
             for hour in wanted:
                 at = values[:, hours.index(hour)]
                 if channel in own:
                     for number, field in zip(numbers, at, strict=True):
-                        message = _member(template, hour, number, len(numbers), field)
+                        message = _message(one, hour, {"perturbationNumber": number}, field)
                         files["members", hour].add(
                             message, _keys(context, channel, hour, "pf", number)
                         )
                 if channel in of:
                     for kind in settings.derived:
-                        message = _derived(template, hour, kind, len(numbers), _reduce(kind, at))
+                        key = {"derivedForecast": _DERIVED[kind][0]}
+                        message = _message(all_of_them, hour, key, _reduce(kind, at))
                         files["statistics", hour].add(
                             message, _keys(context, channel, hour, _DERIVED[kind][1])
                         )
@@ -181,7 +185,7 @@ def _channels(forecast: xr.Dataset, names: tuple[str, ...] | str) -> list[Channe
     return found
 
 
-def _order(forecast: xr.Dataset) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _order(forecast: xr.Dataset) -> tuple[Index, Index]:
     """Rows from north to south, columns from the prime meridian eastward.
 
     Raises:
@@ -192,22 +196,37 @@ def _order(forecast: xr.Dataset) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     for axis in (lat[rows], lon[columns] % 360.0):
         if np.ptp(np.diff(axis)) > 1e-4:
             raise ProductError("a grid of unequal steps", "equal steps, for GRIB's regular_ll")
-    return rows, columns
+    return _index(rows), _index(columns)
+
+
+def _index(order: NDArray[np.intp]) -> Index:
+    """The same order as a slice where it is one: fields then need no copy."""
+    step = -1 if order[0] > order[-1] else 1
+    straight = np.array_equal(order, np.arange(order.size)[::step])
+    return slice(None, None, step) if straight else order
 
 
 def _reduce(name: str, members: Float) -> NDArray[np.float64]:
-    exact = members.astype(np.float64)
-    if name == "standard_deviation":
-        return np.asarray(exact.std(axis=0, ddof=1))
-    methods: dict[str, Any] = {"mean": exact.mean, "minimum": exact.min, "maximum": exact.max}
-    return np.asarray(methods[name](axis=0))
+    """One field of (number, latitude, longitude); sums run in float64."""
+    if name in ("minimum", "maximum"):
+        return np.asarray((members.min if name == "minimum" else members.max)(axis=0), np.float64)
+    mean = members.mean(axis=0, dtype=np.float64)
+    if name == "mean":
+        return np.asarray(mean)
+    squares = np.zeros_like(mean)
+    for member in members:
+        squares += (member - mean) ** 2
+    return np.asarray(np.sqrt(squares / (len(members) - 1)))
 
 
 @contextmanager
-def _template(
+def _templates(
     forecast: xr.Dataset, context: ProductContext, channel: Channel, settings: GribSettings
-) -> Iterator[int]:
-    """A message of the channel, without values, that those of a file are cloned from."""
+) -> Iterator[tuple[int, int]]:
+    """Messages of the channel without values, that those of a file are cloned from.
+
+    One is of a member (template 4.1), one is derived of all members (4.2).
+    """
     lat = np.sort(forecast[LATITUDE].values.astype(float))
     lon = np.sort(forecast[LONGITUDE].values.astype(float) % 360.0)
     start = context.cycle.init_time
@@ -229,7 +248,6 @@ def _template(
         "longitudeOfLastGridPointInDegrees": float(lon[-1]),
         "iDirectionIncrementInDegrees": float(lon[1] - lon[0]),
         "jDirectionIncrementInDegrees": float(lat[1] - lat[0]),
-        "productDefinitionTemplateNumber": 1,
         "typeOfGeneratingProcess": 4,
         "backgroundProcess": _MISSING,
         "generatingProcessIdentifier": _MISSING,
@@ -239,29 +257,20 @@ def _template(
     }
     if not surface:
         keys |= {"typeOfLevel": "isobaricInhPa", "level": channel.level}
-    handle = eccodes.codes_grib_new_from_samples("regular_ll_pl_grib2")
+    members = {"numberOfForecastsInEnsemble": forecast.sizes[NUMBER]}
+    one = {"productDefinitionTemplateNumber": 1, **keys, **members}
+    one["typeOfEnsembleForecast"] = _MISSING
+    all_of_them = {"productDefinitionTemplateNumber": 2, **keys, **members}
+    handles = []
     try:
-        for key, value in keys.items():
-            eccodes.codes_set(handle, key, value)
-        yield handle
+        for given in (one, all_of_them):
+            handles.append(eccodes.codes_grib_new_from_samples("regular_ll_pl_grib2"))
+            for key, value in given.items():
+                eccodes.codes_set(handles[-1], key, value)
+        yield handles[0], handles[1]
     finally:
-        eccodes.codes_release(handle)
-
-
-def _member(template: int, hour: float, number: int, members: int, field: Float) -> bytes:
-    keys = {
-        "productDefinitionTemplateNumber": 1,
-        "typeOfEnsembleForecast": _MISSING,
-        "perturbationNumber": number,
-    }
-    return _message(template, hour, {**keys, "numberOfForecastsInEnsemble": members}, field)
-
-
-def _derived(
-    template: int, hour: float, name: str, members: int, field: NDArray[np.float64]
-) -> bytes:
-    keys = {"productDefinitionTemplateNumber": 2, "derivedForecast": _DERIVED[name][0]}
-    return _message(template, hour, {**keys, "numberOfForecastsInEnsemble": members}, field)
+        for handle in handles:
+            eccodes.codes_release(handle)
 
 
 def _message(template: int, hour: float, keys: Mapping[str, int], field: NDArray[Any]) -> bytes:

@@ -282,8 +282,9 @@ def of_field(
     made = {event.name: np.full(shape, np.nan, np.float32) for event in events}
     longest = max(steps_of(event, context) for event in events)
     before: Float | None = None
-    for steps in fields.windows(count, window):
-        now = fields.members(forecast, events[0].field, steps)
+    windows = fields.windows(count, window)
+    read = fields.ahead(lambda steps: fields.members(forecast, events[0].field, steps), windows)
+    for steps, now in zip(windows, read, strict=True):
         kept = now if before is None else np.concatenate((before, now), axis=1)
         first = steps.stop - kept.shape[1]
         for event in events:

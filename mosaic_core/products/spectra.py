@@ -22,6 +22,7 @@ from mosaic_core.dims import (
 )
 from mosaic_core.errors import ForecastError
 from mosaic_core.grid import LatLonGrid
+from mosaic_core.products.fields import ahead, ascending, windows
 from mosaic_core.spectral import Coefficients, SphericalHarmonics, power
 
 TOTAL_WAVENUMBER: Final = "total_wavenumber"
@@ -32,6 +33,8 @@ _SCALARS: Final = ("geopotential", "temperature", "specific_humidity")
 _WINDS: Final = ("u_component_of_wind", "v_component_of_wind")
 _SURFACE_WINDS: Final = ("10m_u_component_of_wind", "10m_v_component_of_wind")
 _BLOCK_BYTES: Final = 64 * 2**20
+_WINDOW: Final = 8
+"""Lead times of a shard of the forecast: more at a time would read some shards twice."""
 
 Powers: TypeAlias = NDArray[np.float32]
 
@@ -157,7 +160,9 @@ def _spectra_of(
         members.append(np.concatenate([powers for powers, _ in each], axis=1))
         mean.append(np.concatenate([powers for _, powers in each], axis=0))
         initial.append(
-            _power(quantity, _coefficients(quantity, level, analysis, harmonics), harmonics)
+            _power(
+                quantity, _coefficients(_fields(quantity, level, analysis), harmonics), harmonics
+            )
         )
     joined = [np.stack(a, axis=-2) if quantity.levels else a[0] for a in (members, mean, initial)]
     attributes = {"units": quantity.units, "long_name": f"{quantity.long_name} by total wavenumber"}
@@ -180,21 +185,29 @@ def _over_lead_times(
     """Powers of the members (number, lead_time, l) and of their mean, some lead times at a time."""
     sizes = forecast.sizes
     one = sizes[NUMBER] * sizes[LATITUDE] * sizes[LONGITUDE] * 8 * len(quantity.variables)
-    block = max(1, _BLOCK_BYTES // one)
-    for start in range(0, sizes[LEAD_TIME], block):
-        part = forecast.isel({LEAD_TIME: slice(start, start + block)})
-        coefficients = _coefficients(quantity, level, part, harmonics)
+    steps = windows(sizes[LEAD_TIME], min(_WINDOW, max(1, _BLOCK_BYTES // one)))
+
+    def read(part: slice) -> list[NDArray[np.float32]]:
+        return _fields(quantity, level, forecast.isel({LEAD_TIME: part}))
+
+    for fields in ahead(read, steps):
+        coefficients = _coefficients(fields, harmonics)
         of_mean = tuple(c.mean(axis=0) for c in coefficients)
         yield _power(quantity, coefficients, harmonics), _power(quantity, of_mean, harmonics)
 
 
 def _coefficients(
-    quantity: _Quantity, level: int | None, dataset: xr.Dataset, harmonics: SphericalHarmonics
+    fields: list[NDArray[np.float32]], harmonics: SphericalHarmonics
 ) -> tuple[Coefficients, ...]:
-    fields = [_field(dataset[name], level) for name in quantity.variables]
     if len(fields) == 2:
         return harmonics.vorticity_divergence(*fields)
     return (harmonics.analysis(fields[0]),)
+
+
+def _fields(
+    quantity: _Quantity, level: int | None, dataset: xr.Dataset
+) -> list[NDArray[np.float32]]:
+    return [_field(dataset[name], level) for name in quantity.variables]
 
 
 def _field(array: xr.DataArray, level: int | None) -> NDArray[np.float32]:
@@ -202,7 +215,7 @@ def _field(array: xr.DataArray, level: int | None) -> NDArray[np.float32]:
     chosen = array if level is None else array.sel({LEVEL: level})
     leading = [dim for dim in (NUMBER, LEAD_TIME) if dim in chosen.dims]
     loaded = chosen.transpose(*leading, LATITUDE, LONGITUDE).load()
-    return np.asarray(loaded.sortby([LATITUDE, LONGITUDE]).values)
+    return np.asarray(ascending(loaded).values)
 
 
 def _power(

@@ -11,7 +11,7 @@ at a time. Per variable `geopotential`:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from mosaic_core.dims import LATITUDE, LEAD_TIME, LEVEL, LONGITUDE, NUMBER
 from mosaic_core.errors import ConfigurationError
+from mosaic_core.products import fields
 from mosaic_core.products.checks import finite, ordered, plausible
 from mosaic_core.products.output import Array, Block, Cube, ProductError
 from mosaic_core.products.product import Product, ProductContext, lead_hours, register
@@ -173,27 +174,23 @@ def _part(size: int, longest: int = 64) -> int:
 def _blocks(
     source: xr.DataArray, variable: str, steps: int, settings: StatisticsSettings
 ) -> Iterator[Block]:
+    """One shard of every array of a variable after the other, read window by window."""
     levels = range(source.sizes[LEVEL]) if LEVEL in source.dims else (None,)
+    windows = fields.windows(source.sizes[LEAD_TIME], settings.window)
+    members = fields.ahead(
+        lambda place: _read(source, variable, *place),
+        [(level, window) for level in levels for window in windows],
+    )
     for level in levels:
-        for first in range(0, source.sizes[LEAD_TIME], steps):
-            last = min(first + steps, source.sizes[LEAD_TIME])
-            yield _block(source, variable, level, slice(first, last), settings)
+        for first in range(0, len(windows), steps // settings.window or 1):
+            own = windows[first : first + (steps // settings.window or 1)]
+            parts = [statistics(next(members), settings.quantiles) for _ in own]
+            yield _block(parts, variable, level, own[0].start)
 
 
 def _block(
-    source: xr.DataArray,
-    variable: str,
-    level: int | None,
-    span: slice,
-    settings: StatisticsSettings,
+    parts: Sequence[Mapping[str, Float]], variable: str, level: int | None, start: int
 ) -> Block:
-    """One shard of every array of a variable, read window by window."""
-    at = source if level is None else source.isel({LEVEL: level})
-    parts = []
-    for first in range(span.start, span.stop, settings.window):
-        window = slice(first, min(first + settings.window, span.stop))
-        members = at.isel({LEAD_TIME: window}).transpose(NUMBER, LEAD_TIME, LATITUDE, LONGITUDE)
-        parts.append(statistics(_finite(members, variable), settings.quantiles))
     dims: tuple[str, ...] = (LEAD_TIME, LATITUDE, LONGITUDE)
     values = {}
     for key in parts[0]:
@@ -201,10 +198,13 @@ def _block(
         name = variable if key == "mean" else f"{variable}_{key}"
         array = xr.DataArray(joined, dims=(QUANTILE, *dims) if key == "quantile" else dims)
         values[name] = array if level is None else array.expand_dims({LEVEL: 1}, axis=-3)
-    return Block({LEAD_TIME: span.start, LEVEL: level or 0}, xr.Dataset(values))
+    return Block({LEAD_TIME: start, LEVEL: level or 0}, xr.Dataset(values))
 
 
-def _finite(members: xr.DataArray, variable: str) -> Float:
+def _read(source: xr.DataArray, variable: str, level: int | None, window: slice) -> Float:
+    """(number, lead_time, latitude, longitude)."""
+    at = source if level is None else source.isel({LEVEL: level})
+    members = at.isel({LEAD_TIME: window}).transpose(NUMBER, LEAD_TIME, LATITUDE, LONGITUDE)
     values = np.asarray(members.values, np.float32)
     if not np.isfinite(values).all():
         where = np.argwhere(~np.isfinite(values))[0]

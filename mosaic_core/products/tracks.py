@@ -105,7 +105,7 @@ def find(forecast: xr.Dataset, settings: TrackSettings) -> list[list[Track]]:
     Raises:
         ProductError: the grid is too coarse, not regular or not global.
     """
-    forecast = forecast.sortby([LATITUDE, LONGITUDE])
+    forecast = fields.ascending(forecast)
     sphere = sphere_of(forecast)
     hours = lead_hours(forecast)
     found: list[list[tuple[float, list[Candidate]]]] = [[] for _ in range(forecast.sizes[NUMBER])]

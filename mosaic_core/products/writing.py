@@ -119,7 +119,7 @@ def _create(group: Any, cube: Cube, name: str, array: Array) -> Any:
     attributes = dict(array.attributes)
     if auxiliary:
         attributes["coordinates"] = " ".join(sorted(auxiliary))
-    codec = BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.bitshuffle)
+    codec = BloscCodec(cname="zstd", clevel=1, shuffle=BloscShuffle.bitshuffle)
     return group.create_array(
         name,
         shape=cube.shape(name),
