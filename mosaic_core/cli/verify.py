@@ -33,6 +33,20 @@ def add_to(app: typer.Typer) -> None:
 
 def verify(
     cycle: CycleArgument = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CYCLE",
+            help="Take every forecast from this initial time on, however old and many they are.",
+        ),
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="local|ADDRESS",
+            help="Compute on Dask: threads of this process, or a cluster by its address.",
+        ),
+    ] = None,
     profile: ProfileName = "demo",
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -40,7 +54,9 @@ def verify(
     """Verify every published forecast that has come true by CYCLE and has no scores yet."""
     from contextlib import ExitStack
 
+    from mosaic_core.cycle import Cycle
     from mosaic_core.pipeline.accumulated import Period
+    from mosaic_core.pipeline.computing import on_dask, one_ahead
     from mosaic_core.pipeline.scoreboard import write_pictures
     from mosaic_core.pipeline.scorecard import Valid, write_page
     from mosaic_core.pipeline.verification import verify_due
@@ -48,12 +64,17 @@ def verify(
     site = open_profile(profile, overrides)
     when = cycle_of(site, cycle)
     with ExitStack() as stack:
-        report = verify_due(site, when, None, quiet if as_json else progress_bar(stack))
+        report = verify_due(
+            site, when, None, quiet if as_json else progress_bar(stack),
+            since=None if since is None else Cycle.parse(since),
+            computing=one_ahead if dask is None else on_dask(dask),
+        )  # fmt: skip
     pictures = {}
     if report.verified:
         pictures = write_pictures(site, report.truth, Period(when.shift(-24 * 30), when))
         day = f"{max(due.valid_time for due in report.verified):%Y-%m-%d}"
-        for name in (day, day[:7]):
+        months = {f"{due.valid_time:%Y-%m}" for due in report.verified}
+        for name in (day, *sorted(months, reverse=True)):
             pages = write_page(site, report.truth, Valid.parse(name))
             pictures |= {f"{name}.{kind}": url for kind, url in pages.items()}
     if as_json:

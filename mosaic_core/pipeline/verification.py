@@ -11,6 +11,7 @@ from typing import Any
 from mosaic_core.catalog.models import ForecastRun
 from mosaic_core.cycle import Cycle
 from mosaic_core.errors import CatalogError, IntegrityError, MosaicError, StoreError
+from mosaic_core.pipeline.computing import Computing, found, one_ahead
 from mosaic_core.pipeline.site import Site
 from mosaic_core.pipeline.truth import StoredAnalyses, Truth
 from mosaic_core.pipeline.verifier import Due, Verifier
@@ -54,6 +55,9 @@ def verify_due(
     cycle: Cycle,
     settings: VerificationSettings | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    since: Cycle | None = None,
+    computing: Computing = one_ahead,
 ) -> VerificationReport:
     """Verify every published forecast that comes true with the analysis of `cycle`.
 
@@ -63,6 +67,8 @@ def verify_due(
 
     Args:
         on_progress: told how many lead times of how many are done.
+        since: forecasts from this initial time on, however old and however many they are.
+        computing: where; see `computing`.
 
     Raises:
         ConfigurationError: the settings, or a model without any of the channels.
@@ -70,7 +76,9 @@ def verify_due(
     """
     settings = settings or VerificationSettings.load()
     analyses = StoredAnalyses(site)
-    report = verify(site, analyses, cycle.init_time, settings, on_progress)
+    report = verify(
+        site, analyses, cycle.init_time, settings, on_progress, since=since, computing=computing
+    )
     if analyses.has(cycle.init_time):
         return report
     _log.info("the analysis of %s is not there yet", cycle)
@@ -85,6 +93,9 @@ def verify(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     cycles: Iterable[Cycle] | None = None,
     lead_hours: Iterable[int] | None = None,
+    *,
+    since: Cycle | None = None,
+    computing: Computing = one_ahead,
 ) -> VerificationReport:
     """Verify what is due against `truth` up to the valid time `until`; see `verify_due`.
 
@@ -94,7 +105,8 @@ def verify(
     """
     settings = settings or VerificationSettings.load()
     wanted = None if cycles is None else set(cycles)
-    since = Cycle.latest_before(until - timedelta(days=settings.max_age_days))
+    at_most = settings.at_most if since is None else None
+    since = since or Cycle.latest_before(until - timedelta(days=settings.max_age_days))
     if wanted is not None:
         since = min(wanted, default=since)
     runs = [
@@ -103,15 +115,28 @@ def verify(
         if run.cycle >= since and (wanted is None or run.cycle in wanted)
     ]
     due = sorted(_due(site, truth, runs, since, until, lead_hours), reverse=True)
-    now, left = due[: settings.at_most], len(due) - settings.at_most
+    now = due[:at_most]
     if truth.forward:
         now.reverse()
+    report = verify_each(site, truth, settings, now, on_progress, computing)
+    return replace(report, left=len(due) - len(now))
+
+
+def verify_each(
+    site: Site,
+    truth: Truth,
+    settings: VerificationSettings,
+    dues: Sequence[Due],
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    computing: Computing = one_ahead,
+) -> VerificationReport:
+    """Verify lead times that have come true; see `verify_due`."""
     verifier = Verifier(site, truth, settings)
     verified, failed = [], []
-    on_progress(0, len(now))
-    for i, one in enumerate(now):
+    on_progress(0, len(dues))
+    for done, (one, answer) in enumerate(computing(verifier, dues), start=1):
         try:
-            verifier.keep(verifier.compute(one))
+            verifier.keep(found(answer))
             verified.append(one)
         except MosaicError as error:
             if _is_away(error):
@@ -122,8 +147,8 @@ def verify(
                 truth=truth.name, error=str(error),
             )  # fmt: skip
             failed.append((one, str(error)))
-        on_progress(i + 1, len(now))
-    return VerificationReport(truth.name, tuple(verified), tuple(failed), max(0, left))
+        on_progress(done, len(dues))
+    return VerificationReport(truth.name, tuple(verified), tuple(failed))
 
 
 def _is_away(error: MosaicError) -> bool:

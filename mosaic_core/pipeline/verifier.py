@@ -1,6 +1,6 @@
 """Scores of one lead time of one forecast: computed from the fields, then kept.
 
-Computing reads one variable of the members at a time and changes nothing, so that threads and
+Computing reads a few channels of the members at a time and changes nothing, so that threads and
 other machines can do it; keeping writes to the catalog and the store.
 """
 
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
@@ -32,15 +33,22 @@ from mosaic_core.verification import arrays
 from mosaic_core.verification.climatology import Climatology, shipped
 from mosaic_core.verification.energy import Energy, bands
 from mosaic_core.verification.events import Counts, Event
-from mosaic_core.verification.ranks import rank_histogram
+from mosaic_core.verification.members import Members
+from mosaic_core.verification.ranks import ranks_of
 from mosaic_core.verification.regions import Weights
 from mosaic_core.verification.rows import ENERGY, energy_rows, event_rows, score_rows
 from mosaic_core.verification.scores import member_fields, same_grid, truth_fields
 from mosaic_core.verification.settings import VerificationSettings
-from mosaic_core.verification.statistics import statistics
+from mosaic_core.verification.statistics import statistics_of
 
 _log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
+
+_THREADS: Final = 2
+"""Parts of a lead time that are read and scored at the same time."""
+
+_TOGETHER: Final = 4
+"""Channels of such a part: what bounds the memory."""
 
 
 @dataclass(frozen=True, order=True)
@@ -114,8 +122,10 @@ class Verifier:
         truth = self._truth(due.valid_time)
         fields = _Fields(ensemble, where, truth, self.truth.gaps, self._again)
         scored = _Scored(self, due)
-        for part in _by_variable(self.channels):
-            scored.add(part, *fields.of(part))
+        with ThreadPoolExecutor(_THREADS) as pool:
+            parts = list(_parts(self.channels))
+            for found in pool.map(lambda part: scored.of(part, *fields.of(part)), parts):
+                scored.add(*found)
         energies = {} if scored.gaps else self._energies(fields)
         counts = {event: self._count(event, fields) for event in self.events}
         chosen = bands(last_wavenumber(self.site, self.harmonics)) if energies else ()
@@ -174,6 +184,7 @@ class Verifier:
 
     def _count(self, event: Event, fields: _Fields) -> Counts:
         members, actual = fields.of(event.channels)
+        members = members.astype(np.float64)  # as thresholds are
         observed = np.asarray(~np.isnan(actual).any(0))
         return Counts.of(
             event.happens(members, event.channels), event.happens(actual, event.channels),
@@ -202,26 +213,33 @@ class Verifier:
 
 
 class _Scored:
-    """Statistics and ranks of a lead time, variable by variable."""
+    """Statistics and ranks of a lead time, part by part of its channels."""
 
     def __init__(self, verifier: Verifier, due: Due) -> None:
-        self._verifier, self._start = verifier, verifier.start(due)
+        self._verifier, start = verifier, verifier.start(due)
+        mean, deviation = verifier.climatology or (None, None)
+        self._references = {"persistence": start, "climatology": mean, "deviation": deviation}
         self._means: list[dict[str, Array]] = []
         self._ranks: list[Array] = []
         self._observed: list[Array] = []
         self.gaps = False
 
-    def add(self, part: Channels, members: Array, actual: Array) -> None:
+    def of(
+        self, part: Channels, members: NDArray[Any], actual: Array
+    ) -> tuple[dict[str, Array], Array, NDArray[np.bool_]]:
+        """Statistics, ranks and where truth is known; changes nothing."""
         verifier = self._verifier
         order = [verifier.channels.index(name) for name in part.names]
-        mean, deviation = verifier.climatology or (None, None)
-        references = {"persistence": self._start, "climatology": mean, "deviation": deviation}
-        chosen = {name: None if f is None else f[order] for name, f in references.items()}
-        self._means.append(statistics(members, actual, verifier.weights, **chosen))
-        self._ranks.append(rank_histogram(members, actual, verifier.weights))
-        known = ~np.isnan(actual)
+        chosen = {k: None if f is None else f[order] for k, f in self._references.items()}
+        passed = Members.of(members, actual)
+        means = statistics_of(passed, actual, verifier.weights, **chosen)
+        return means, ranks_of(passed, actual, verifier.weights), ~np.isnan(actual)
+
+    def add(self, means: dict[str, Array], ranks: Array, known: NDArray[np.bool_]) -> None:
+        self._means.append(means)
+        self._ranks.append(ranks)
+        self._observed.append(self._verifier.weights.shares(known))
         self.gaps = self.gaps or not known.all()
-        self._observed.append(verifier.weights.shares(known))
 
     @property
     def means(self) -> dict[str, Array]:
@@ -237,8 +255,8 @@ class _Scored:
 
 
 class _Fields:
-    """Members and truth of a lead time, read variable by variable; channels that are wanted `again`
-    are kept in float32, as they are stored."""
+    """Members and truth of a lead time, read when asked for; channels that are wanted `again` are
+    kept, as they are stored."""
 
     def __init__(
         self, ensemble: xr.Dataset, where: str, truth: xr.Dataset, gaps: bool, again: Sequence[str]
@@ -246,20 +264,20 @@ class _Fields:
         same_grid(ensemble, truth)
         self._ensemble, self._where, self._truth, self._gaps = ensemble, where, truth, gaps
         self._again = again
-        self._kept: dict[str, tuple[NDArray[np.float32], Array]] = {}
+        self._kept: dict[str, tuple[NDArray[Any], Array]] = {}
 
-    def of(self, channels: Channels) -> tuple[Array, Array]:
+    def of(self, channels: Channels) -> tuple[NDArray[Any], Array]:
         """(number, channel, latitude, longitude) and (channel, latitude, longitude)."""
         if set(channels.names) <= set(self._kept):
             kept = [self._kept[name] for name in channels.names]
-            members = np.stack([each for each, _ in kept], axis=1).astype(np.float64)
+            members = np.stack([each for each, _ in kept], axis=1)
             return members, np.stack([actual for _, actual in kept])
         with _readable(self._where):
             members = member_fields(self._ensemble, channels)
         actual = truth_fields(self._truth, channels, self._gaps)
         for i, name in enumerate(channels.names):
             if name in self._again:
-                self._kept[name] = members[:, i].astype(np.float32), actual[i]
+                self._kept[name] = members[:, i].copy(), actual[i].copy()
         return members, actual
 
 
@@ -289,12 +307,14 @@ def last_wavenumber(site: Site, harmonics: SphericalHarmonics) -> int:
     return min(harmonics.truncation, simulated or harmonics.truncation)
 
 
-def _by_variable(channels: Channels) -> Iterator[Channels]:
-    """The channels in their order, cut where the variable changes."""
+def _parts(channels: Channels) -> Iterator[Channels]:
+    """The channels in their order, a few of one variable at a time."""
     for _, group in groupby(channels, key=lambda channel: channel.variable):
-        yield Channels(tuple(group))
+        same = tuple(group)
+        for start in range(0, len(same), _TOGETHER):
+            yield Channels(same[start : start + _TOGETHER])
 
 
-def _wind(members: Array, actual: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+def _wind(members: NDArray[Any], actual: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """u and v of the members and of truth, from (..., 2, latitude, longitude)."""
     return (members[:, 0], members[:, 1]), (actual[0], actual[1])

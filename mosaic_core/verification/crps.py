@@ -1,4 +1,4 @@
-"""Continuous ranked probability scores at every point."""
+"""The continuous ranked probability score of a normal distribution; of members see `members`."""
 
 from __future__ import annotations
 
@@ -7,21 +7,6 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 Array = NDArray[np.float64]
-
-
-def fair_crps(members: Array, truth: Array) -> Array:
-    """CRPS unbiased in ensemble size, at every point: members (number, ...), truth (...).
-
-    E|x - y| - E|x - x'| / 2, the second mean over pairs of different members (Ferro 2014), by
-    sorting. With one member the absolute error.
-    """
-    count = len(members)
-    distance = np.abs(members - truth).mean(0)
-    if count == 1:
-        return np.asarray(distance)
-    ranks = 2.0 * np.arange(1, count + 1) - count - 1
-    pairs = np.tensordot(ranks, np.sort(members, axis=0), axes=1) / (count * (count - 1))
-    return np.asarray(distance - pairs)
 
 
 def normal_crps(mean: Array, deviation: Array, truth: Array) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mosaic_core.verification.members import Members
 from mosaic_core.verification.regions import Weights
 
 Array = NDArray[np.float64]
@@ -17,10 +18,13 @@ def rank_histogram(members: Array, truth: Array, weights: Weights) -> Array:
     ranks that it may have. Flat where truth is like a member (Hamill 2001). Points where truth is
     NaN have no rank; a region without any other is NaN.
     """
-    missing = np.isnan(truth)
-    count = len(members)
-    below = (members < truth).sum(0)
-    equal = (members == truth).sum(0)
+    return ranks_of(Members.of(members, truth), truth, weights)
+
+
+def ranks_of(members: Members, truth: Array, weights: Weights) -> Array:
+    """`rank_histogram` of members that have been passed over."""
+    missing, count = np.isnan(truth), members.count
+    below, equal = members.below, members.equal
     parts = np.where(missing, 0.0, 1.0 / (equal + 1.0))
     # what a tie shares begins at its first rank and ends after its last
     begins = weights.histogram(below, count + 2, parts)

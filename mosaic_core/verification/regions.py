@@ -144,6 +144,6 @@ def _columns(grid: LatLonGrid, region: Region) -> Array:
     bounds = (around[1:] + around[:-1]) / 2
     width = (region.east - region.west) % 360.0 or 360.0
     west = region.west % 360.0
-    turned = np.array([-360.0, 0.0, 360.0])[:, None]
+    turned = np.array([-360.0, 0.0, 360.0, 720.0])[:, None]  # a box may end short of 720
     clipped = np.clip(bounds[None] + turned, west, west + width)
     return np.asarray(np.diff(clipped, axis=1).sum(0) / 360.0)

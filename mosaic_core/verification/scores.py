@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
@@ -128,8 +128,8 @@ def common_channels(forecast: xr.Dataset, truth: xr.Dataset) -> Channels:
     return Channels(tuple(found))
 
 
-def member_fields(step: xr.Dataset, channels: Channels) -> Array:
-    """Members of one lead time, (number, channel, latitude, longitude), float64.
+def member_fields(step: xr.Dataset, channels: Channels) -> NDArray[Any]:
+    """Members of one lead time, (number, channel, latitude, longitude), of the type stored.
 
     Raises:
         ForecastError: a channel is not there, or a value is not finite; it is named.
@@ -153,7 +153,7 @@ def truth_fields(analysis: xr.Dataset, channels: Channels, gaps: bool = False) -
         ForecastError: a channel is not there.
         AnalysisRejected: a value is not finite; the channel is named.
     """
-    fields = _stack(analysis, channels)
+    fields = _stack(analysis, channels).astype(np.float64)
     known = np.where(np.isnan(fields), 0.0, fields) if gaps else fields
     bad = _not_finite(known[None], channels)
     if bad:
@@ -161,22 +161,37 @@ def truth_fields(analysis: xr.Dataset, channels: Channels, gaps: bool = False) -
     return fields
 
 
-def _stack(ds: xr.Dataset, channels: Channels, *leading: str) -> Array:
+def _stack(ds: xr.Dataset, channels: Channels, *leading: str) -> NDArray[Any]:
+    """([leading,] channel, latitude, longitude)"""
     absent = [c.name for c in channels if not _has(ds, c)]
     if absent:
         raise ForecastError(f"no {', '.join(absent)} to verify", "every channel asked for")
     order = (*leading, dims.LATITUDE, dims.LONGITUDE)
-    loaded = {}
-    for name, levels in channels.variables.items():
-        chosen = ds[name].sel({dims.LEVEL: list(levels)}) if levels else ds[name]
-        loaded[name] = chosen.load()
+    loaded = {
+        name: ds[name].isel({dims.LEVEL: _places(ds, levels)}) if levels else ds[name]
+        for name, levels in channels.variables.items()
+    }
+    if len(loaded) == 1 and channels[0].level is not None:
+        (whole,) = loaded.values()
+        values: NDArray[Any] = whole.transpose(*leading, dims.LEVEL, *order[-2:]).values
+        return values
+    for array in loaded.values():
+        array.load()
     planes = [
         (loaded[c.variable] if c.level is None else loaded[c.variable].sel({dims.LEVEL: c.level}))
         .transpose(*order)
-        .values.astype(np.float64)
+        .values
         for c in channels
     ]
     return np.stack(planes, axis=len(leading))
+
+
+def _places(ds: xr.Dataset, levels: tuple[int, ...]) -> slice | list[int]:
+    """Where levels are; a slice where they follow each other, which is read with fewer copies."""
+    known = ds[dims.LEVEL].values.tolist()
+    places = [known.index(level) for level in levels]
+    whole = slice(places[0], places[0] + len(places))
+    return whole if places == list(range(whole.start, whole.stop)) else places
 
 
 def _has(ds: xr.Dataset, channel: Channel) -> bool:
@@ -185,6 +200,6 @@ def _has(ds: xr.Dataset, channel: Channel) -> bool:
     return channel.level is None or channel.level in ds[dims.LEVEL].values
 
 
-def _not_finite(fields: Array, channels: Channels) -> list[str]:
+def _not_finite(fields: NDArray[Any], channels: Channels) -> list[str]:
     finite = np.atleast_1d(np.isfinite(fields).all(axis=(0, 2, 3))).tolist()
     return [c.name for c, ok in zip(channels, finite, strict=True) if not ok]

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_core.errors import ConfigurationError
-from mosaic_core.verification.crps import fair_crps, normal_crps
+from mosaic_core.verification.crps import normal_crps
+from mosaic_core.verification.members import Members
 from mosaic_core.verification.regions import Weights
 
 Array = NDArray[np.float64]
@@ -51,25 +52,38 @@ def statistics(
     for name, field in {"truth": truth, **given}.items():
         if field is not None and field.shape != members.shape[1:]:
             raise ConfigurationError(f"{name} of {field.shape}", f"{members.shape[1:]}")
-    members, truth = np.asarray(members, np.float64), np.asarray(truth, np.float64)
+    return statistics_of(Members.of(members, truth), truth, weights, **given)
+
+
+def statistics_of(
+    members: Members,
+    truth: Array,
+    weights: Weights,
+    *,
+    persistence: Array | None = None,
+    climatology: Array | None = None,
+    deviation: Array | None = None,
+) -> dict[str, Array]:
+    """`statistics` of members that have been passed over."""
+    truth = np.asarray(truth, np.float64)
+    given = {"persistence": persistence, "climatology": climatology, "deviation": deviation}
     observed = _observed(truth, given)
-    mean = members.mean(0)
-    error = mean - truth
+    error, count = members.error, members.count
     fields = {
         "mse": error**2,
         "bias": error,
         "mae": np.abs(error),
-        "fair_crps": fair_crps(members, truth),
+        "fair_crps": members.crps,
     }
-    count = len(members)
     if count > 1:
-        fields["spread_variance"] = members.var(axis=0, ddof=1) * (count + 1) / count
+        fields["spread_variance"] = members.variance * (count + 1) / count
     if persistence is not None:
         fields["mse_persistence"] = (persistence - truth) ** 2
     if climatology is not None:
         fields["mse_climatology"] = (truth - climatology) ** 2
-        fields["anomaly_product"] = (mean - climatology) * (truth - climatology)
-        fields["anomaly_square"] = (mean - climatology) ** 2
+        anomaly = error + (truth - climatology)
+        fields["anomaly_product"] = anomaly * (truth - climatology)
+        fields["anomaly_square"] = anomaly**2
         if deviation is not None:
             fields["crps_climatology"] = normal_crps(climatology, deviation, truth)
     found = {name: weights.mean(field, observed) for name, field in fields.items()}

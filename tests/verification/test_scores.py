@@ -10,7 +10,8 @@ from mosaic_core.channels import Channels
 from mosaic_core.errors import AnalysisRejected, ConfigurationError, ForecastError
 from mosaic_core.grid import LatLonGrid
 from mosaic_core.verification.climatology import Climatology
-from mosaic_core.verification.crps import fair_crps, normal_crps
+from mosaic_core.verification.crps import normal_crps
+from mosaic_core.verification.members import Members
 from mosaic_core.verification.ranks import rank_histogram
 from mosaic_core.verification.regions import REGIONS, Region, Weights
 from mosaic_core.verification.scores import score
@@ -102,7 +103,7 @@ def test_fair_crps_is_the_mean_over_pairs(count: int, seed: int, ties: bool) -> 
         members, truth = members.round(), truth.round()
     pairs = np.abs(members[:, None] - members[None]).sum((0, 1)) / (2 * count * (count - 1))
     expected = np.abs(members - truth).mean(0) - pairs
-    np.testing.assert_allclose(fair_crps(members, truth), expected, atol=1e-12)
+    np.testing.assert_allclose(Members.of(members, truth).crps, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("count", [2, 5, 16])
@@ -141,7 +142,7 @@ def test_normal_crps_is_the_limit_of_many_members(z: float) -> None:
     members = 3.0 + 2.0 * np.random.default_rng(0).normal(size=(4000, 50))
     truth = np.full(50, 3.0 + 2.0 * z)
     found = normal_crps(np.full(50, 3.0), np.full(50, 2.0), truth)
-    assert fair_crps(members, truth).mean() == pytest.approx(found[0], rel=0.02)
+    assert Members.of(members, truth).crps.mean() == pytest.approx(found[0], rel=0.02)
 
 
 def test_normal_crps_without_deviation_is_the_error() -> None:
