@@ -1,4 +1,4 @@
-"""`mosaic verify` and `mosaic scores`."""
+"""`mosaic verify`, `mosaic scores`, `mosaic scorecard` and `mosaic track-errors`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 
 from mosaic_core.cli.options import AsJson, Overrides, ProfileName
 from mosaic_core.cli.run import CycleArgument, cycle_of, open_profile
+from mosaic_core.cli.track_errors import track_errors
 from mosaic_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(verify)
     app.command()(scores)
     app.command()(scorecard)
+    app.command()(track_errors)
 
 
 def verify(
