@@ -18,9 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import PathPatch
+from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.ndimage import map_coordinates
 
 from mosaic_core.dims import LATITUDE, LONGITUDE
@@ -32,6 +33,8 @@ Field = NDArray[np.float64]
 INK: Final = "#22262b"
 _COAST: Final = "#33383d"
 _STYLE: Final[Any] = {"font.family": "DejaVu Sans", "font.size": 10.0, "text.color": INK}
+_COMPRESSION: Final = 3
+"""Of zlib: half the time of its default, for files 5 % larger."""
 _DRAWING: Final = threading.Lock()
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
@@ -171,7 +174,7 @@ def frame(
     projection = plane.projection
     edge = Path(np.column_stack(projection.outline()), closed=True)
     patch = PathPatch(edge, facecolor="none", edgecolor=INK, linewidth=0.9, zorder=9)
-    axes.add_patch(patch)
+    axes.add_artist(patch)
     if land is None:
         lines = _coast(cast(Hashable, projection))
         axes.add_collection(LineCollection(lines, colors=_COAST, linewidths=coast, zorder=4))
@@ -211,14 +214,12 @@ def banner(figure: Figure, flags: Sequence[str]) -> None:
         return
     inches = 0.28
     height = inches / figure.get_figheight()
-    axes = figure.add_axes((0, 1 - height, 1, height))
-    axes.set_axis_off()
-    axes.add_patch(
-        PathPatch(Path.unit_rectangle(), transform=axes.transAxes, color="#a3142e", linewidth=0)
-    )
+    figure.add_artist(Rectangle((0, 1 - height), 1, height, color="#a3142e", linewidth=0))
     text = "   |   ".join(flags)
     size = min(11.0, 115.0 * figure.get_figwidth() / max(len(text), 1))
-    axes.text(0.5, 0.46, text, color="white", weight="bold", size=size, ha="center", va="center")
+    middle = 1 - 0.54 * height
+    figure.text(0.5, middle, text, color="white", weight="bold", size=size, ha="center",
+                va="center")  # fmt: skip
 
 
 def timestamp(time: datetime) -> str:
@@ -246,6 +247,10 @@ def style() -> Iterator[None]:
 
 def png(figure: Figure) -> bytes:
     """The picture's bytes, without time or software: the same figure gives the same bytes."""
+    canvas = cast(Any, figure.canvas)
+    canvas.draw()
+    picture = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba())
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    dots = (figure.dpi, figure.dpi)
+    picture.convert("RGB").save(buffer, "png", dpi=dots, compress_level=_COMPRESSION)
     return buffer.getvalue()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from mosaic_core.products import canvas
 from mosaic_core.products.product import ProductContext
@@ -62,9 +63,17 @@ def one_map(
 def colour_bar(
     figure: Figure, shading: object, ticks: Sequence[float], units: str, height: float
 ) -> None:
+    """What the colours mean, `height` inches being those of the figure."""
     axes = figure.add_axes((0.17, 0.5 / height, 0.66, 0.15 / height))
-    bar = figure.colorbar(shading, cax=axes, orientation="horizontal", spacing="uniform")  # type: ignore[arg-type]
-    bar.set_ticks(list(ticks), labels=[f"{tick:g}" for tick in ticks])
+    bar = figure.colorbar(
+        shading,  # type: ignore[arg-type]
+        cax=axes,
+        orientation="horizontal",
+        spacing="uniform",
+        ticks=FixedLocator(list(ticks)),
+        format=FuncFormatter(lambda value, position: f"{value:g}"),
+    )
+    bar.minorticks_off()
     bar.ax.tick_params(labelsize=8.5, length=2.5, width=0.6, pad=2)
     bar.outline.set_linewidth(0.6)
     figure.text(0.845, 0.575 / height, units, size=9.5, va="center", ha="left")

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from mosaic_core.dims import LATITUDE, LONGITUDE, NUMBER
-from mosaic_core.products import canvas, colours
+from mosaic_core.products import canvas, colours, page
 from mosaic_core.products.checks import finite
 from mosaic_core.products.maps import refuse_view
 from mosaic_core.products.output import File, ProductError
@@ -90,7 +90,7 @@ def draw(
     extra, width = (0.28 if context.flags else 0.0), 10.0
     cell = (width - 0.3) / columns
     tall = cell * shape + 0.2
-    height = 0.8 + extra + rows * tall + 0.55
+    height = 0.8 + extra + rows * tall + 0.71
     norm = colours.banded(quantity.levels, "max" if quantity.levels[0] == 0 else "both")
     with canvas.style():
         figure = canvas.new_figure(width, height)
@@ -115,14 +115,7 @@ def draw(
         times = f"valid {canvas.valid_time(start, hours)}   from {canvas.timestamp(start)}"
         figure.text(0.02, (top - 0.52) / height, times, size=9.5, va="center")
         figure.text(0.98, (top - 0.52) / height, context.model, size=9.5, va="center", ha="right")
-        bar = figure.colorbar(
-            shading,
-            cax=figure.add_axes((0.17, 0.34 / height, 0.66, 0.13 / height)),
-            orientation="horizontal",
-        )
-        ticks = list(quantity.levels[:: max(1, round(len(quantity.levels) / 11))])
-        bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-        bar.ax.tick_params(labelsize=8.5, length=2.5, width=0.6, pad=2)
-        figure.text(0.85, 0.4 / height, quantity.units, size=9.5, va="center")
+        ticks = quantity.levels[:: max(1, round(len(quantity.levels) / 11))]
+        page.colour_bar(figure, shading, ticks, quantity.units, height)
         canvas.banner(figure, context.flags)
         return canvas.png(figure)
