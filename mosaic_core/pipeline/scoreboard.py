@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from mosaic_core.catalog.catalog import Catalog
+from mosaic_core.cycle import Cycle
 from mosaic_core.errors import ConfigurationError
 from mosaic_core.pipeline.accumulated import Period, accumulate
 from mosaic_core.pipeline.site import Site
+from mosaic_core.pipeline.verification import published_runs
 from mosaic_core.pipeline.verifier import last_wavenumber
+from mosaic_core.publication.latest import read_manifest
 from mosaic_core.spectral import SphericalHarmonics
 from mosaic_core.verification import arrays
 from mosaic_core.verification.energy import Energy
@@ -85,11 +88,15 @@ def write_pictures(
 ) -> dict[str, str]:
     """Draw the scorecard and the spectra of a period again; name -> URL of those there are.
 
-    They lie at `verification/v1/<variant>/<truth>/` and are replaced each time.
+    They lie at `verification/v1/<variant>/<truth>/` and are replaced each time. The quality flags
+    of the forecasts stand on them, after `flags`.
     """
     from mosaic_core.verification import figures
 
-    variant, said = site.config.name, tuple(flags)
+    variant = site.config.name
+    scored = site.catalog.scored(variant, truth, period.since)
+    cycles = {cycle for cycle, hours in scored if period.holds(cycle, hours)}
+    said = tuple(dict.fromkeys((*flags, *quality_flags(site, cycles))))
     lines = scored_lines(site.catalog, variant, truth, period, region="global")
     pictures = {}
     scorecard = _scorecard(figures, variant, truth, lines, said)
@@ -113,6 +120,16 @@ def write_pictures(
         site.store.put(key, picture)
         found[name] = site.store.url(key)
     return found
+
+
+def quality_flags(site: Site, cycles: Collection[Cycle]) -> tuple[str, ...]:
+    """What the published forecasts of some cycles say is wrong with them, each once."""
+    flags: dict[str, None] = {}
+    for run in published_runs(site):
+        if run.cycle in cycles:
+            manifest = read_manifest(site.store, run.variant, run.cycle, run.revision)
+            flags |= dict.fromkeys(manifest.quality.flags if manifest else ())
+    return tuple(flags)
 
 
 def mean_energies(

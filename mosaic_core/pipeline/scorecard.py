@@ -17,6 +17,7 @@ from mosaic_core.cycle import Cycle
 from mosaic_core.errors import ConfigurationError
 from mosaic_core.pipeline import sections
 from mosaic_core.pipeline.accumulated import accumulate
+from mosaic_core.pipeline.scoreboard import quality_flags
 from mosaic_core.pipeline.sections import METRICS, REGION, Means
 from mosaic_core.pipeline.site import Site
 from mosaic_core.pipeline.verifier import last_wavenumber
@@ -81,6 +82,7 @@ def write_page(
     Args:
         reference: another model with scores against the same truth; by default climatology, and
             persistence where there is none.
+        flags: stand on the page, before the quality flags of its forecasts.
 
     Raises:
         ConfigurationError: nothing came true then, or the reference has no scores.
@@ -129,7 +131,8 @@ def make_page(
         f"Forecasts that came true in {valid.name}, from {len(cycles)} cycles, verified against "
         f"{truth}; {REGION} means."
     )
-    return Page(f"{variant}: scores of {valid.name}", subtitle, tuple(flags), tuple(made))
+    said = tuple(dict.fromkeys((*flags, *quality_flags(site, cycles))))
+    return Page(f"{variant}: scores of {valid.name}", subtitle, said, tuple(made))
 
 
 def _read(site: Site, model: str, truth: str, valid: Valid, before: timedelta) -> Means:

@@ -111,7 +111,7 @@ def verify(
         since = min(wanted, default=since)
     runs = [
         run
-        for run in _published(site)
+        for run in published_runs(site)
         if run.cycle >= since and (wanted is None or run.cycle in wanted)
     ]
     due = sorted(_due(site, truth, runs, since, until, lead_hours), reverse=True)
@@ -158,7 +158,7 @@ def _is_away(error: MosaicError) -> bool:
     return isinstance(error, CatalogError | StoreError)
 
 
-def _published(site: Site) -> list[ForecastRun]:
+def published_runs(site: Site) -> list[ForecastRun]:
     """The newest published revision of each cycle, newest cycle first."""
     newest: dict[Cycle, ForecastRun] = {}
     for run in site.catalog.runs(variant=site.config.name, states=("published",)):

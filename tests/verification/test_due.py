@@ -21,13 +21,16 @@ from mosaic_core.pipeline.accumulated import Period, accumulate
 from mosaic_core.pipeline.run import run_cycle
 from mosaic_core.pipeline.scoreboard import (
     mean_energies,
+    quality_flags,
     scored_lines,
     truth_of,
     write_pictures,
 )
+from mosaic_core.pipeline.scorecard import Valid, make_page
 from mosaic_core.pipeline.site import Site
 from mosaic_core.pipeline.truth import SimulatedTruth, StoredAnalyses
 from mosaic_core.pipeline.verification import verify_due
+from mosaic_core.products.product import UNTRAINED
 from mosaic_core.publication import client
 from mosaic_core.verification import arrays
 from mosaic_core.verification.events import brier
@@ -233,6 +236,16 @@ def test_a_scorecard_is_drawn_from_the_catalog(site: Site, newest: Cycle) -> Non
     assert mean_energies(site, site.source.name, Period())[0] == {}
     picture = site.store.get(f"verification/v1/tiny/{site.source.name}/scorecard.png")
     assert picture.startswith(b"\x89PNG")
+
+
+def test_quality_flags_of_the_forecasts_stand_on_their_page(site: Site, newest: Cycle) -> None:
+    verified(site, newest)
+    day = Valid.parse(f"{newest.init_time:%Y-%m-%d}")
+    page = make_page(site, site.source.name, day, flags=["looked at by nobody", UNTRAINED])
+    assert page.flags == ("looked at by nobody", UNTRAINED)
+    assert make_page(site, site.source.name, day).flags == (UNTRAINED,)
+    assert f'<p class="flag">{UNTRAINED}' in page.html()
+    assert quality_flags(site, [newest.shift(6)]) == ()
 
 
 def told(*words: str) -> str:
