@@ -142,6 +142,16 @@ def test_cfgrib_opens_members_with_their_numbers(tmp_path):
     np.testing.assert_allclose(found.values, z.values, atol=0.5)
 
 
+def test_the_order_of_the_grid_points_changes_no_byte(tmp_path):
+    forecast = ensemble(["2m_temperature"], members=3, steps=1)
+    turned = forecast.isel(latitude=slice(None, None, -1)).roll(longitude=12, roll_coords=True)
+    for folder, given in (("a", forecast), ("b", turned)):
+        build(given, tmp_path / folder, members="all", derived=["mean", "standard_deviation"])
+    for name in ("members_024h.grib2", "statistics_024h.grib2"):
+        one, other = (tmp_path / folder / "run" / "grib" / name for folder in "ab")
+        assert one.read_bytes() == other.read_bytes()
+
+
 def test_what_is_lacking_is_named_and_the_rest_written(tmp_path):
     forecast = ensemble(["2m_temperature"], members=2, steps=2)
     result = build(forecast, tmp_path, members=["2m_temperature", "temperature_500"],
