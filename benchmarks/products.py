@@ -4,7 +4,8 @@ The ensemble, at 1.5 degrees, is written to a local store as a run writes it: pa
 slope of weather's spectra about each channel's climate, that drift and whose members draw apart.
 The climatology that `probabilities` and `extremes` name is one with seasons, of such patterns.
 Products are made in a process of their own, by one call of `build_products`; besides the time that
-passed stands the processor time of all threads, as a busy machine stretches the former.
+passed stands the processor time of all threads, as a busy machine stretches the former. Matrix
+products run on one thread: those of `spectra` are so small that a second one mostly waits.
 
     python -m benchmarks.products [--folder DIR] [--only NAME ...] [--members 24] [--steps 40]
 """
@@ -275,11 +276,14 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(dir=given.folder))
     size_of = ["--members", str(given.members), "--steps", str(given.steps)]
     result: dict[str, Any] = {}
+    one_blas_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
     try:
         for name in ("prepare", "measure"):
             command = [sys.executable, "-W", "ignore", "-m", "benchmarks.products", "--part", name]
             command += ["--folder", str(folder), *size_of, "--only", *given.only]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            done = subprocess.run(
+                command, stdout=subprocess.PIPE, text=True, check=True, env=one_blas_thread
+            )
             result |= json.loads(done.stdout)
     finally:
         shutil.rmtree(folder)
