@@ -166,13 +166,12 @@ class Recording(CatalogCore):
         with self._writing() as session:
             now = self._now(session)
             rows = [{**score, "created": now} for score in scores]
-            for start in range(0, len(rows), 500):
-                statement = self._insert(VerificationScore).values(rows[start : start + 500])
-                replaced = {
-                    name: statement.excluded[name] for name in ("sum", "weight", "value", "created")
-                }
-                session.execute(
-                    statement.on_conflict_do_update(index_elements=identity, set_=replaced)
+            statement = self._insert(VerificationScore.__table__)
+            columns = ("sum", "weight", "value", "created")
+            replaced = {name: statement.excluded[name] for name in columns}
+            if rows:
+                session.connection().execute(
+                    statement.on_conflict_do_update(index_elements=identity, set_=replaced), rows
                 )
             return len(rows)
 
