@@ -37,6 +37,7 @@ from mosaic_core.ensemble.layout import EnsembleSpec, ForecastLayout
 from mosaic_core.ensemble.store import ForecastStore, open_ensemble
 from mosaic_core.model.config import ModelConfig
 from mosaic_core.products import climatology
+from mosaic_core.products.fields import channels_of
 from mosaic_core.products.output import Output
 from mosaic_core.products.product import (
     BuiltProduct,
@@ -77,7 +78,9 @@ class Weather:
         n = harmonics.truncation + 1
         slope = np.maximum(np.arange(n), 4.0) ** -1.9 * np.tri(n).T
         shape = (PATTERNS, n, n)
-        waves = slope * (rng.standard_normal(shape) + 1j * rng.standard_normal(shape))
+        parts = rng.standard_normal(shape), rng.standard_normal(shape)
+        waves = np.empty(shape, np.complex128)
+        waves.real, waves.imag = (slope * part for part in parts)
         waves[:, 0] = waves[:, 0].real
         waves[:, 0, 0] = 0.0
         waves /= np.sqrt(power(waves).sum(axis=-1))[:, None, None]
@@ -135,7 +138,7 @@ def write_climatology(path: Path, weather: Weather, config: ModelConfig) -> None
     times = np.datetime64("2025-01-01T06", "ns") + np.arange(days * DAY_STEPS) * np.timedelta64(
         6, "h"
     )
-    names = [name for field in climatology.FIELDS for name in climatology.channels_of(field)]
+    names = [name for field in climatology.FIELDS for name in channels_of(field)]
     variables: dict[str, Any] = {}
     for name in names:
         channel = Channel.parse(name)
