@@ -48,6 +48,8 @@ benchmarks: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.regrid
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.point
+	$(BIN)/python -m benchmarks.products
+	$(BIN)/python -m benchmarks.verification
 	$(BIN)/python -m benchmarks.step
 
 lock: $(VENV)/.dev

@@ -19,9 +19,9 @@ from benchmarks.record import record
 from mosaic_core.simulation import restart
 from mosaic_core.simulation.model import Model, State, perturb
 from mosaic_core.simulation.planet import find_planet
-from mosaic_core.simulation.threads import one_thread
 from mosaic_core.simulation.transforms import Array
 from mosaic_core.simulation.vertical import LAYERS
+from mosaic_core.threads import one_thread
 
 LAYER = 5
 """Near 250 hPa."""

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.record import record
 from mosaic_core.channels import ERA5_82
 from mosaic_core.simulation.source import SimulatedSource
-from mosaic_core.simulation.threads import one_thread
+from mosaic_core.threads import one_thread
 
 CYCLE = datetime(2026, 1, 5, tzinfo=UTC)
 TIMES = [CYCLE - timedelta(hours=6 * i) for i in range(4, -1, -1)]

@@ -28,7 +28,7 @@ from mosaic_core.simulation.climate import (
     write_normalisation,
 )
 from mosaic_core.simulation.spinup import spin_up
-from mosaic_core.simulation.threads import one_thread
+from mosaic_core.threads import one_thread
 
 TOLERANCES = {
     "mass": (1.0, "Pa"),

@@ -25,6 +25,7 @@ from mosaic_core.products.output import Output, ProductError
 from mosaic_core.products.writing import Asset, write
 from mosaic_core.settings import build, read_config
 from mosaic_core.storage import ObjectStore
+from mosaic_core.threads import one_thread
 
 UNTRAINED: Final = "Untrained weights: not a forecast"
 
@@ -221,7 +222,8 @@ def build_products(
     ids = [product.id for product in products]
     if len(set(ids)) != len(ids):
         raise ConfigurationError(f"products {', '.join(ids)}", "each id once")
-    return [_build_one(product, forecast, context, store, prefix) for product in products]
+    with one_thread():
+        return [_build_one(product, forecast, context, store, prefix) for product in products]
 
 
 def _build_one(

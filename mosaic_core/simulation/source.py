@@ -22,9 +22,9 @@ from mosaic_core.grid import LatLonGrid
 from mosaic_core.simulation import restart
 from mosaic_core.simulation.diagnostics import Diagnostics
 from mosaic_core.simulation.planet import find_planet
-from mosaic_core.simulation.threads import one_thread
 from mosaic_core.simulation.trajectory import Trajectory, cache_folder
 from mosaic_core.simulation.transforms import Array
+from mosaic_core.threads import one_thread
 
 LEAST_LEVEL: Final = 20
 """hPa: the model has no layer above."""

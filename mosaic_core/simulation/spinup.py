@@ -15,7 +15,7 @@ from typing import Final
 from mosaic_core.simulation import restart
 from mosaic_core.simulation.model import Model, State, cold_start
 from mosaic_core.simulation.planet import find_planet
-from mosaic_core.simulation.threads import one_thread
+from mosaic_core.threads import one_thread
 
 VALID_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
 

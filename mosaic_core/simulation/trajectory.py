@@ -15,8 +15,8 @@ from mosaic_core.errors import AnalysisUnreadable, ConfigurationError
 from mosaic_core.simulation import restart
 from mosaic_core.simulation.model import Model, State, perturb
 from mosaic_core.simulation.planet import find_planet
-from mosaic_core.simulation.threads import one_thread
 from mosaic_core.simulation.transforms import Array
+from mosaic_core.threads import one_thread
 
 CHECKPOINT_DAYS: Final = 10
 _RECENT: Final = 12
