@@ -36,7 +36,7 @@ _STYLE: Final[Any] = {"font.family": "DejaVu Sans", "font.size": 10.0, "text.col
 _COMPRESSION: Final = 3
 """Of zlib: half the time of its default, for files 5 % larger."""
 _DRAWING: Final = threading.Lock()
-_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def banner(figure: Figure, flags: Sequence[str]) -> None:
 
 def timestamp(time: datetime) -> str:
     """`Mon 2026-11-23 00 UTC`, in English whatever the locale."""
-    return f"{_DAYS[time.weekday()]} {time:%Y-%m-%d %H} UTC"
+    return f"{DAYS[time.weekday()]} {time:%Y-%m-%d %H} UTC"
 
 
 def valid_time(start: datetime, hours: float) -> str:

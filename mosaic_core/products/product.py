@@ -147,6 +147,7 @@ _MODULES: Final = {
     "extremes": "extremes",
     "tracks": "tracks",
     "grib": "grib",
+    "meteograms": "meteograms",
     "maps": "maps",
     "stamps": "stamps",
     "spectra": "spectra_product",
