@@ -169,7 +169,7 @@ def draw(
         figure = canvas.new_figure(width, height)
         for index, (quantity, members) in enumerate(values.items()):
             bottom = height - 0.72 - extra - panel * (index + 1) + 0.12
-            box = (0.075, bottom / height, 0.905, (panel - 0.42) / height)
+            box = (0.075, bottom / height, 0.88, (panel - 0.42) / height)
             axes = figure.add_axes(box)
             _plume(axes, np.asarray(hours, float), members)
             axes.set_title(f"{quantity.title} ({quantity.units})", loc="left", size=9.5, pad=4)
