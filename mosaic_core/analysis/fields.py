@@ -46,6 +46,15 @@ RAW_UNITS: dict[str, str] = {
 }
 
 
+def same_units(one: str, other: str) -> bool:
+    """Whether two spellings mean the same units: `m s**-1`, `m s^-1` and `m/s` do."""
+
+    def plain(units: str) -> str:
+        return units.replace("**", "").replace("^", "").replace(" ", "").replace("m/s", "ms-1")
+
+    return plain(one) == plain(other)
+
+
 @dataclass(frozen=True)
 class Piece:
     """Something that was read: where, which bytes of it, and their sha256."""

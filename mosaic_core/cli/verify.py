@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from mosaic_core.catalog.catalog import Catalog
+    from mosaic_core.cycle import Cycle
     from mosaic_core.pipeline.accumulated import Period
     from mosaic_core.pipeline.site import Site
+    from mosaic_core.pipeline.verification import VerificationReport
 
 NOT_GOOD = 10
 
@@ -49,11 +51,25 @@ def verify(
             help="Compute on Dask: threads of this process, or a cluster by its address.",
         ),
     ] = None,
+    forecasts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Verify these instead: another model's, a Zarr store in WeatherBench layout.",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What the model of --forecasts is called, as in ifs-hres.")
+    ] = None,
     profile: ProfileName = "demo",
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Verify every published forecast that has come true by CYCLE and has no scores yet."""
+    """Verify every published forecast that has come true by CYCLE and has no scores yet.
+
+    With --forecasts those of another model, whose scores `mosaic scorecard --reference NAME`
+    compares with.
+    """
     from contextlib import ExitStack
 
     from mosaic_core.cycle import Cycle
@@ -63,16 +79,24 @@ def verify(
     from mosaic_core.pipeline.scorecard import Valid, write_page
     from mosaic_core.pipeline.verification import verify_due
 
+    if (forecasts is None) != (name is None) or (forecasts and dask):
+        raise ConfigurationError(
+            "--forecasts without --name, the reverse, or with --dask", "--forecasts URL --name NAME"
+        )
     site = open_profile(profile, overrides)
     when = cycle_of(site, cycle)
+    first = None if since is None else Cycle.parse(since)
     with ExitStack() as stack:
-        report = verify_due(
-            site, when, None, quiet if as_json else progress_bar(stack),
-            since=None if since is None else Cycle.parse(since),
-            computing=one_ahead if dask is None else on_dask(dask),
-        )  # fmt: skip
+        progress = quiet if as_json else progress_bar(stack)
+        if forecasts and name:
+            report = _verify_archive(site, when, forecasts, name, progress, first)
+        else:
+            report = verify_due(
+                site, when, None, progress, since=first,
+                computing=one_ahead if dask is None else on_dask(dask),
+            )  # fmt: skip
     pictures = {}
-    if report.verified:
+    if report.verified and not forecasts:
         pictures = write_pictures(site, report.truth, Period(when.shift(-24 * 30), when))
         day = f"{max(due.valid_time for due in report.verified):%Y-%m-%d}"
         months = {f"{due.valid_time:%Y-%m}" for due in report.verified}
@@ -84,9 +108,9 @@ def verify(
     else:
         if report.waiting:
             typer.echo(f"the analysis of {when} has not been ingested yet")
-        forecasts = len({due.cycle for due in report.verified})
+        cycles = len({due.cycle for due in report.verified})
         typer.echo(
-            f"verified {len(report.verified)} lead times of {forecasts} forecasts "
+            f"verified {len(report.verified)} lead times of {cycles} forecasts "
             f"against {report.truth}" + (f"; {report.left} are left" if report.left else "")
         )
         for url in pictures.values():
@@ -95,6 +119,22 @@ def verify(
             typer.echo(f"not verified: {due}: {reason}", err=True)
     if report.failed:
         raise typer.Exit(NOT_GOOD)
+
+
+def _verify_archive(
+    site: Site,
+    cycle: Cycle,
+    url: str,
+    name: str,
+    progress: Callable[[int, int], None],
+    since: Cycle | None,
+) -> VerificationReport:
+    from mosaic_core.pipeline.forecasts import Archive
+    from mosaic_core.pipeline.truth import StoredAnalyses
+    from mosaic_core.pipeline.verification import verify_archive
+
+    analyses, archive = StoredAnalyses(site), Archive(site, url, name)
+    return verify_archive(site, analyses, archive, cycle.init_time, None, progress, since=since)
 
 
 def scorecard(

@@ -12,6 +12,7 @@ from mosaic_core.catalog.models import ForecastRun
 from mosaic_core.cycle import Cycle
 from mosaic_core.errors import CatalogError, IntegrityError, MosaicError, StoreError
 from mosaic_core.pipeline.computing import Computing, found, one_ahead
+from mosaic_core.pipeline.forecasts import Archive, Forecasts
 from mosaic_core.pipeline.site import Site
 from mosaic_core.pipeline.truth import StoredAnalyses, Truth
 from mosaic_core.pipeline.verifier import Due, Verifier
@@ -122,6 +123,41 @@ def verify(
     return replace(report, left=len(due) - len(now))
 
 
+def verify_archive(
+    site: Site,
+    truth: Truth,
+    forecasts: Archive,
+    until: datetime,
+    settings: VerificationSettings | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    since: Cycle | None = None,
+) -> VerificationReport:
+    """Verify forecasts of another model that have come true by `until`, as the site's own are.
+
+    Their scores stand under the other model's name, so that pages of scores can compare with them.
+    What has scores is not done again; `at_most` and `max_age_days` hold as in `verify_due`.
+
+    Args:
+        since: forecasts from this initial time on, however old and however many they are.
+    """
+    settings = settings or VerificationSettings.load()
+    oldest = since or Cycle.latest_before(until - timedelta(days=settings.max_age_days))
+    scored = site.catalog.scored(forecasts.name, truth.name, oldest)
+    due = []
+    for cycle in map(Cycle, forecasts.times):
+        for hours in forecasts.hours if cycle >= oldest else ():
+            valid = cycle.init_time + timedelta(hours=hours)
+            if hours > 0 and valid <= until and (cycle, hours) not in scored and truth.has(valid):
+                due.append(Due(valid, cycle, 1, hours))
+    due.sort(reverse=True)
+    now = due[: settings.at_most if since is None else None]
+    if truth.forward:
+        now.reverse()
+    report = verify_each(site, truth, settings, now, on_progress, forecasts=forecasts)
+    return replace(report, left=len(due) - len(now))
+
+
 def verify_each(
     site: Site,
     truth: Truth,
@@ -129,9 +165,11 @@ def verify_each(
     dues: Sequence[Due],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     computing: Computing = one_ahead,
+    forecasts: Forecasts | None = None,
 ) -> VerificationReport:
     """Verify lead times that have come true; see `verify_due`."""
-    verifier = Verifier(site, truth, settings)
+    verifier = Verifier(site, truth, settings, forecasts)
+    model = verifier.forecasts.name
     verified, failed = [], []
     on_progress(0, len(dues))
     for done, (one, answer) in enumerate(computing(verifier, dues), start=1):
@@ -141,9 +179,9 @@ def verify_each(
         except MosaicError as error:
             if _is_away(error):
                 raise
-            _log.error("%s of %s cannot be verified: %s", one, site.config.name, error)
+            _log.error("%s of %s cannot be verified: %s", one, model, error)
             site.catalog.record_event(
-                "verification-failed", str(one), cycle=one.cycle, variant=site.config.name,
+                "verification-failed", str(one), cycle=one.cycle, variant=model,
                 truth=truth.name, error=str(error),
             )  # fmt: skip
             failed.append((one, str(error)))

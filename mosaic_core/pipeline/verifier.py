@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -24,10 +23,10 @@ from numpy.typing import NDArray
 from mosaic_core import dims
 from mosaic_core.channels import Channels
 from mosaic_core.cycle import Cycle
-from mosaic_core.errors import ConfigurationError, ForecastError, IntegrityError
+from mosaic_core.errors import ConfigurationError
+from mosaic_core.pipeline.forecasts import Forecasts, Published, readable
 from mosaic_core.pipeline.site import Site
 from mosaic_core.pipeline.truth import StoredAnalyses, Truth
-from mosaic_core.publication import layout
 from mosaic_core.spectral import SphericalHarmonics
 from mosaic_core.verification import arrays
 from mosaic_core.verification.climatology import Climatology, shipped
@@ -83,12 +82,27 @@ class Verified:
 class Verifier:
     """Verifies lead times one by one; a truth serves all that are valid at its time."""
 
-    def __init__(self, site: Site, truth: Truth, settings: VerificationSettings) -> None:
+    def __init__(
+        self,
+        site: Site,
+        truth: Truth,
+        settings: VerificationSettings,
+        forecasts: Forecasts | None = None,
+    ) -> None:
         self.site, self.truth = site, truth
+        self.forecasts = forecasts or Published(site)
         self.grid = site.config.lat_lon
-        self.channels = settings.of(site.config.channel_set)
-        self.winds = settings.winds(site.config.channel_set)
-        self.events = settings.events_of(site.config.channel_set)
+        held = self.forecasts.channels
+        common = tuple(c for c in site.config.channel_set if c in held)
+        if not common:
+            raise ConfigurationError(
+                f"forecasts of {', '.join(held.names)}",
+                f"a channel of {site.config.name}: {', '.join(site.config.channel_set.names)}",
+            )
+        both = Channels(common)
+        self.channels = settings.of(both)
+        self.winds = settings.winds(both)
+        self.events = settings.events_of(both)
         self.weights = Weights.of(self.grid, settings.regions)
         self.settings = settings
         self._truth = lru_cache(maxsize=1)(truth.at)
@@ -118,7 +132,7 @@ class Verifier:
             IntegrityError: the forecast cannot be read.
             StoreError: the store is not reachable.
         """
-        ensemble, where, hours = self._open(due)
+        ensemble, where, hours = self.forecasts.open(due)
         truth = self._truth(due.valid_time)
         fields = _Fields(ensemble, where, truth, self.truth.gaps, self._again)
         scored = _Scored(self, due)
@@ -143,30 +157,15 @@ class Verifier:
         Raises:
             StoreError, CatalogError: not reachable.
         """
-        name, due = self.site.config.name, found.due
+        name, due = self.forecasts.name, found.due
         key = arrays.key_of(name, self.truth.name, due.cycle)
-        forecast = layout.forecast_prefix(name, due.cycle, due.revision)
+        forecast = self.forecasts.identity(due)
         arrays.write_lead(self.site.store, key, found.kept, list(found.lead_hours), forecast)
         identity = {
             "cycle": due.cycle, "model": name, "lead_hours": due.lead_hours,
             "truth_source": self.truth.name,
         }  # fmt: skip
         self.site.catalog.record_scores({**row, **identity} for row in found.rows)
-
-    def _open(self, due: Due) -> tuple[xr.Dataset, str, list[int]]:
-        """One lead time of the members, not read yet; where; all lead times that there are (h)."""
-        from mosaic_core.ensemble.store import open_ensemble
-
-        prefix = layout.forecast_prefix(self.site.config.name, due.cycle, due.revision)
-        where = self.site.store.url(prefix)
-        with _readable(where):
-            ensemble = open_ensemble(self.site.store, prefix)
-            hours = (ensemble[dims.LEAD_TIME].values / np.timedelta64(1, "h")).astype(int).tolist()
-        if due.lead_hours not in hours:
-            raise ForecastError(
-                f"{where} has no step at {due.lead_hours} h", "every step of its manifest"
-            )
-        return ensemble.isel({dims.LEAD_TIME: hours.index(due.lead_hours)}), where, hours
 
     def _read_start(self, time: datetime) -> Array | None:
         analyses = StoredAnalyses(self.site)
@@ -272,25 +271,13 @@ class _Fields:
             kept = [self._kept[name] for name in channels.names]
             members = np.stack([each for each, _ in kept], axis=1)
             return members, np.stack([actual for _, actual in kept])
-        with _readable(self._where):
+        with readable(self._where):
             members = member_fields(self._ensemble, channels)
         actual = truth_fields(self._truth, channels, self._gaps)
         for i, name in enumerate(channels.names):
             if name in self._again:
                 self._kept[name] = members[:, i].copy(), actual[i].copy()
         return members, actual
-
-
-@contextmanager
-def _readable(where: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise IntegrityError(
-            f"{where} cannot be read: {error}",
-            "the ensemble that was published",
-            "`mosaic products verify` says what is damaged",
-        ) from error
 
 
 def climatology_of(site: Site, settings: VerificationSettings) -> Climatology | None:

@@ -11,7 +11,8 @@ publication, and hold on every kind of store:
 durable after `flush`.
 """
 
+from mosaic_core.storage.archive import archive
 from mosaic_core.storage.objects import ObjectInfo, ObjectStore, open_store
 from mosaic_core.storage.refusals import ObjectExists, ObjectMissing
 
-__all__ = ["ObjectExists", "ObjectInfo", "ObjectMissing", "ObjectStore", "open_store"]
+__all__ = ["ObjectExists", "ObjectInfo", "ObjectMissing", "ObjectStore", "archive", "open_store"]

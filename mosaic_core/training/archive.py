@@ -18,7 +18,7 @@ from mosaic_core.errors import (
     StoreUnreachable,
 )
 from mosaic_core.grid import LatLonGrid
-from mosaic_core.storage import open_store
+from mosaic_core.storage import archive
 
 _DIMENSIONS: Final = {
     "time": ("time", "valid_time"),
@@ -115,15 +115,7 @@ class Archive:
 
     def _open(self) -> zarr.Group:
         try:
-            if self.url.startswith("gs://"):
-                from zarr.storage import FsspecStore
-
-                store: Any = FsspecStore.from_url(
-                    self.url, storage_options={"token": "anon"}, read_only=True
-                )
-            else:
-                store = open_store(self.url, create=False).zarr("", read_only=True)
-            return zarr.open_group(store, mode="r")
+            return zarr.open_group(archive(self.url), mode="r")
         except StoreUnreachable:
             raise
         except Exception as error:

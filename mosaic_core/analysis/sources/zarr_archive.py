@@ -20,6 +20,7 @@ from mosaic_core.analysis.fields import (
     Plane,
     Reading,
     orient,
+    same_units,
     sha256,
     time_values,
     to_datetimes,
@@ -32,7 +33,7 @@ from mosaic_core.errors import (
     MosaicError,
 )
 from mosaic_core.settings import build
-from mosaic_core.storage import open_store
+from mosaic_core.storage import archive
 
 _DIMENSIONS: Final = {
     dims.VALID_TIME: ("time", "valid_time"),
@@ -112,7 +113,9 @@ class ZarrSource(ArchiveSource):
     @cached_property
     def _ds(self) -> xr.Dataset:
         try:
-            ds: xr.Dataset = xr.open_zarr(self._store(), chunks=None, decode_timedelta=False)
+            ds: xr.Dataset = xr.open_zarr(
+                archive(self.settings.url), chunks=None, decode_timedelta=False
+            )
             return ds
         except MosaicError:
             raise
@@ -122,14 +125,6 @@ class ZarrSource(ArchiveSource):
                 "a Zarr store in WeatherBench layout",
                 "check the URL and the network",
             ) from error
-
-    def _store(self) -> Any:
-        url = self.settings.url
-        if url.startswith("gs://"):
-            from zarr.storage import FsspecStore
-
-            return FsspecStore.from_url(url, storage_options={"token": "anon"}, read_only=True)
-        return open_store(url, create=False).zarr("", read_only=True)
 
     def _dimension(self, dimension: str) -> str:
         for name in _DIMENSIONS[dimension]:
@@ -191,7 +186,7 @@ class ZarrSource(ArchiveSource):
 
     def _require_units(self, variable: str, array: xr.DataArray) -> None:
         said, expected = array.attrs.get("units"), RAW_UNITS[variable]
-        if said is not None and _plain(str(said)) != _plain(expected):
+        if said is not None and not same_units(str(said), expected):
             raise AnalysisUnreadable(
                 f"{array.name} of {self.settings.url} is in {said}",
                 expected,
@@ -200,7 +195,3 @@ class ZarrSource(ArchiveSource):
 
     def _name(self, variable: str) -> str:
         return self.settings.names.get(variable, variable)
-
-
-def _plain(units: str) -> str:
-    return units.replace("**", "").replace("^", "").replace(" ", "").replace("m/s", "ms-1")
