@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from mosaic_core.errors import ConfigurationError, MosaicError
+from mosaic_core.pipeline.forecasts import Published
 from mosaic_core.pipeline.truth import StoredAnalyses
 from mosaic_core.pipeline.verifier import Due, Verified, Verifier
 
@@ -72,6 +73,10 @@ def _on_cluster(address: str, verifier: Verifier, dues: Sequence[Due]) -> Iterat
     if not isinstance(verifier.truth, StoredAnalyses):
         raise ConfigurationError(
             f"truth {verifier.truth.name} on a cluster", "the analyses that are stored"
+        )
+    if not isinstance(verifier.forecasts, Published):
+        raise ConfigurationError(
+            f"forecasts of {verifier.forecasts.name} on a cluster", "those that the site published"
         )
     packed = pickle.dumps((verifier.site.profile, verifier.settings))
     try:

@@ -16,7 +16,14 @@ from mosaic_core.analysis.fields import RAW_UNITS, same_units
 from mosaic_core.analysis.regrid import regrid_dataset
 from mosaic_core.channels import VARIABLES, Channel, Channels
 from mosaic_core.cycle import Cycle
-from mosaic_core.errors import ConfigurationError, ForecastError, IntegrityError, MosaicError
+from mosaic_core.errors import (
+    AnalysisUnreadable,
+    ConfigurationError,
+    ForecastError,
+    IntegrityError,
+    MosaicError,
+    StoreUnreachable,
+)
 from mosaic_core.publication import layout
 from mosaic_core.storage import archive
 
@@ -50,8 +57,10 @@ class Forecasts(Protocol):
         """Which forecast it is of all that there ever were of its cycle."""
 
     def open(self, due: Due) -> tuple[xr.Dataset, str, list[int]]:
-        """One lead time (number, [level,] latitude, longitude) on the site's grid, not read yet;
-        where it lies; every lead time of the forecast (h)."""
+        """One lead time, not read yet; where it lies; every lead time of the forecast (h)."""
+
+    def fields(self, step: xr.Dataset, channels: Channels) -> xr.Dataset:
+        """Channels of a lead time: number, [level,] latitude, longitude of the site's grid."""
 
 
 class Published:
@@ -75,6 +84,9 @@ class Published:
             hours = _hours(ensemble[dims.LEAD_TIME].values)
         return ensemble.isel({dims.LEAD_TIME: _place(hours, due, where)}), where, hours
 
+    def fields(self, step: xr.Dataset, channels: Channels) -> xr.Dataset:
+        return step
+
 
 class Archive:
     """Forecasts of another model in a Zarr store with the layout of WeatherBench 2.
@@ -88,20 +100,22 @@ class Archive:
         name: of the model, such as `ifs-hres`.
 
     Raises:
-        ConfigurationError: the name is that of the site's model, or cannot stand in a key.
-        ForecastError: no store of forecasts.
+        ConfigurationError: the name is that of a model with runs here, or cannot stand in a key.
+        ForecastError: no store of forecasts, or on a grid that cannot be brought to the site's.
+        StoreUnreachable: it cannot be reached.
     """
 
     def __init__(self, site: Site, url: str, name: str) -> None:
-        if name == site.config.name:
-            raise ConfigurationError(f"forecasts named {name}, as the site's own", "another name")
         layout.variant_prefix(name)
+        if name == site.config.name or site.catalog.runs(variant=name, limit=1):
+            raise ConfigurationError(f"forecasts named {name}, as some made here", "another name")
         self._site, self._url, self.name = site, url, name
         self.times = self._initial_times()
         leads = self._ds[dims.LEAD_TIME].values
         if leads.dtype.kind != "m":
             raise ForecastError(f"lead times of {url} are {leads.dtype}", "hours, by CF units")
         self.hours = _hours(leads)
+        self._on_grid(self._ds[[dims.LATITUDE, dims.LONGITUDE]])
 
     @cached_property
     def channels(self) -> Channels:
@@ -118,6 +132,8 @@ class Archive:
             said = array.attrs.get("units")
             if said is not None and not same_units(str(said), RAW_UNITS[name]):
                 raise ForecastError(f"{name} of {self._url} is in {said}", RAW_UNITS[name])
+            if known.on_levels and dims.LEVEL not in array.dims:
+                raise ForecastError(f"{name} of {self._url} has no levels", "a dimension level")
             levels = self._ds[dims.LEVEL].values.tolist() if known.on_levels else [None]
             found += [Channel(name, level) for level in levels]
         if not found:
@@ -128,26 +144,53 @@ class Archive:
         return Channels(tuple(found))
 
     def identity(self, due: Due) -> str:
-        return f"{self._url} {due.cycle}"
+        return f"{self.name} {due.cycle}"
 
     def open(self, due: Due) -> tuple[xr.Dataset, str, list[int]]:
-        """Raises ForecastError where the archive cannot be read."""
         step = self._ds.isel(
             {dims.INIT_TIME: self.times.index(due.cycle.init_time),
              dims.LEAD_TIME: _place(self.hours, due, self._url)}
         )  # fmt: skip
-        config = self._site.config
-        wanted = {c.variable for c in self.channels if c in config.channel_set}
-        levels = {c.level for c in config.channel_set}
-        step = step[sorted(wanted)].drop_vars([dims.INIT_TIME, dims.LEAD_TIME])
-        if dims.LEVEL in step.dims:
-            there = [level for level in step[dims.LEVEL].values.tolist() if level in levels]
-            step = step.sel({dims.LEVEL: there})
-        with readable(self._url):
-            if dims.NUMBER not in step.dims:
-                step = step.expand_dims({dims.NUMBER: [0]})
-            step = regrid_dataset(step, config.lat_lon, finer=self._site.profile.finer_grid)
-        return step, self._url, self.hours
+        return step.drop_vars([dims.INIT_TIME, dims.LEAD_TIME]), self._url, self.hours
+
+    def fields(self, step: xr.Dataset, channels: Channels) -> xr.Dataset:
+        """Read as they lie, turned in memory.
+
+        Raises:
+            ForecastError: what is there cannot be decoded.
+            StoreUnreachable: the archive cannot be reached.
+        """
+        levels = {c.level for c in channels}
+        part = step[list(dict.fromkeys(c.variable for c in channels))]
+        if dims.LEVEL in part.dims:
+            there = [level for level in part[dims.LEVEL].values.tolist() if level in levels]
+            part = part.sel({dims.LEVEL: there})
+        try:
+            part = part.load()
+        except MosaicError:
+            raise
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ForecastError(
+                f"{self._url} cannot be read: {error}", "chunks that can be decoded"
+            ) from error
+        except Exception as error:  # networks raise what they like
+            raise StoreUnreachable(
+                f"{self._url} cannot be reached ({type(error).__name__}: {error})",
+                "an archive that answers",
+            ) from error
+        if dims.NUMBER not in part.dims:
+            part = part.expand_dims({dims.NUMBER: [0]})
+        return self._on_grid(part.transpose(*(d for d in _NAMES if d in part.dims)))
+
+    def _on_grid(self, part: xr.Dataset) -> xr.Dataset:
+        try:
+            return regrid_dataset(
+                part, self._site.config.lat_lon, finer=self._site.profile.finer_grid
+            )
+        except (ConfigurationError, AnalysisUnreadable) as error:
+            raise ForecastError(
+                f"{self._url}: {error.found}", error.expected, error.action
+            ) from error
 
     @cached_property
     def _ds(self) -> xr.Dataset:
@@ -163,11 +206,10 @@ class Archive:
             ) from error
         names = {found: name for name in _NAMES if (found := self._dimension(ds, name))}
         ds = ds.rename({found: name for found, name in names.items() if found != name})
-        order = [d for d in _NAMES if d in ds.dims]
         east = ds[dims.LONGITUDE].values.astype(float) % 360.0
         north = ds[dims.LATITUDE].values.astype(float)
         ds = ds.assign_coords({dims.LONGITUDE: east, dims.LATITUDE: north})
-        oriented: xr.Dataset = ds.sortby([dims.LATITUDE, dims.LONGITUDE]).transpose(*order, ...)
+        oriented: xr.Dataset = ds.sortby([dims.LATITUDE, dims.LONGITUDE])
         return oriented
 
     def _dimension(self, ds: xr.Dataset, name: str) -> str | None:
@@ -211,7 +253,10 @@ def readable(where: str) -> Iterator[None]:
 
 
 def _hours(values: Any) -> list[int]:
-    return [int(hours) for hours in (values / np.timedelta64(1, "h")).astype(int).tolist()]
+    hours = values / np.timedelta64(1, "h")
+    if (hours != np.round(hours)).any():
+        raise ForecastError(f"lead times of {', '.join(map(str, hours))} h", "whole hours")
+    return [int(each) for each in hours.tolist()]
 
 
 def _place(hours: list[int], due: Due, where: str) -> int:

@@ -97,12 +97,13 @@ def read_best_tracks(path: Path) -> BestTracks:
         )
     found: dict[str, dict[datetime, Place]] = {}
     for line, row in enumerate(rows, start=2):
-        if line == 2 and row["LAT"].strip().startswith("degrees"):
+        if line == 2 and (row["LAT"] or "").strip().startswith("degrees"):
             continue
         try:
-            time = datetime.fromisoformat(row["ISO_TIME"]).replace(tzinfo=UTC)
+            time = datetime.fromisoformat(row["ISO_TIME"])
+            time = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
             place = Place(float(row["LAT"]), float(row["LON"]))
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise ConfigurationError(
                 f"{path}, line {line}: {error}", "ISO_TIME, LAT and LON"
             ) from error

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from mosaic_core.catalog.models import ForecastRun
@@ -144,11 +145,11 @@ def verify_archive(
     settings = settings or VerificationSettings.load()
     oldest = since or Cycle.latest_before(until - timedelta(days=settings.max_age_days))
     scored = site.catalog.scored(forecasts.name, truth.name, oldest)
-    due = []
+    due, has = [], cache(truth.has)
     for cycle in map(Cycle, forecasts.times):
         for hours in forecasts.hours if cycle >= oldest else ():
             valid = cycle.init_time + timedelta(hours=hours)
-            if hours > 0 and valid <= until and (cycle, hours) not in scored and truth.has(valid):
+            if hours > 0 and valid <= until and (cycle, hours) not in scored and has(valid):
                 due.append(Due(valid, cycle, 1, hours))
     due.sort(reverse=True)
     now = due[: settings.at_most if since is None else None]
@@ -215,7 +216,7 @@ def _due(
     """Lead times without scores, or with scores of an earlier revision, whose truth is there."""
     scored = site.catalog.scored(site.config.name, truth.name, since)
     only = None if lead_hours is None else set(lead_hours)
-    known: dict[datetime, bool] = {}
+    has = cache(truth.has)
     for run in runs:
         manifest = read_manifest(site.store, run.variant, run.cycle, run.revision)
         if manifest is None:
@@ -229,7 +230,5 @@ def _due(
             done = when is not None and (run.published is None or when >= run.published)
             if done or valid > until or (only is not None and hours not in only):
                 continue
-            if valid not in known:
-                known[valid] = truth.has(valid)
-            if known[valid]:
+            if has(valid):
                 yield Due(valid, run.cycle, run.revision, hours)

@@ -134,7 +134,7 @@ class Verifier:
         """
         ensemble, where, hours = self.forecasts.open(due)
         truth = self._truth(due.valid_time)
-        fields = _Fields(ensemble, where, truth, self.truth.gaps, self._again)
+        fields = _Fields(self.forecasts, ensemble, where, truth, self.truth.gaps, self._again)
         scored = _Scored(self, due)
         with ThreadPoolExecutor(_THREADS) as pool:
             parts = list(_parts(self.channels))
@@ -258,9 +258,15 @@ class _Fields:
     kept, as they are stored."""
 
     def __init__(
-        self, ensemble: xr.Dataset, where: str, truth: xr.Dataset, gaps: bool, again: Sequence[str]
+        self,
+        forecasts: Forecasts,
+        ensemble: xr.Dataset,
+        where: str,
+        truth: xr.Dataset,
+        gaps: bool,
+        again: Sequence[str],
     ) -> None:
-        same_grid(ensemble, truth)
+        self._forecasts = forecasts
         self._ensemble, self._where, self._truth, self._gaps = ensemble, where, truth, gaps
         self._again = again
         self._kept: dict[str, tuple[NDArray[Any], Array]] = {}
@@ -272,7 +278,9 @@ class _Fields:
             members = np.stack([each for each, _ in kept], axis=1)
             return members, np.stack([actual for _, actual in kept])
         with readable(self._where):
-            members = member_fields(self._ensemble, channels)
+            step = self._forecasts.fields(self._ensemble, channels)
+            same_grid(step, self._truth)
+            members = member_fields(step, channels)
         actual = truth_fields(self._truth, channels, self._gaps)
         for i, name in enumerate(channels.names):
             if name in self._again:

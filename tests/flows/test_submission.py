@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import threading
 import uuid
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,7 +17,8 @@ from flows import parts, submission
 from flows.submission import Errand, bring_about
 from mosaic_core.catalog.catalog import Catalog
 from mosaic_core.cycle import Cycle
-from mosaic_core.errors import ForecastError
+from mosaic_core.errors import CycleBusy, ForecastError
+from mosaic_core.pipeline import claims
 from mosaic_core.pipeline.recovery import Due
 from tests.pipeline.command import mosaic
 from tests.pipeline.world import FIRST, VARIANT, World
@@ -177,18 +177,35 @@ def test_an_attempt_that_a_worker_took_with_it_is_counted_and_not_waited_for(
     assert (bool(lost), bool(marked)) == (counted, crashed)
 
 
+def refused_once(
+    claim: Callable[..., Any], refused: list[CycleBusy], catalog: Catalog, other: Any
+) -> Callable[..., Any]:
+    """Claiming that fails while another run holds the cycle, which lets go after that."""
+
+    def attempt(*given: Any) -> Any:
+        try:
+            return claim(*given)
+        except CycleBusy as error:
+            refused.append(error)
+            catalog.release(other)
+            raise
+
+    return attempt
+
+
 def test_another_run_that_has_taken_the_cycle_up_meanwhile_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    world, there = World(tmp_path / "world"), list[Any]()
+    world, there, refused = World(tmp_path / "world"), list[Any](), list[CycleBusy]()
     assert mosaic("run", str(FIRST), "-p", world.profile).code == 0
     monkeypatch.setattr(parts, "bring_about", lambda errands, *_, **__: there.extend(errands))
     monkeypatch.setattr(parts, "rollout_shown", lambda *_: nullcontext())
     with Catalog(world.catalog) as catalog:
         other = catalog.claim(FIRST, VARIANT, "other-host:1", ttl=60)
-        threading.Timer(1.0, catalog.release, (other,)).start()
+        monkeypatch.setattr(claims, "_claim", refused_once(claims._claim, refused, catalog, other))
         parts.forecast_on_pool.fn(world.profile, [], str(FIRST), 1, 1)
         assert catalog.claims() == ()
+    assert len(refused) == 1
     assert there == []
 
 

@@ -121,6 +121,8 @@ def test_the_command_scores_them_and_pages_compare(
         (lambda ds: ds.assign_coords(time=ds["time"] + np.timedelta64(1, "h")), "00, 06, 12 and"),
         (lambda ds: ds.drop_vars("prediction_timedelta"), "lead times of .* are int64"),
         (lambda ds: ds.rename({name: f"my_{name}" for name in ds}), "holds my_"),
+        (lambda ds: ds.sel(level=500), "of .* has no levels"),
+        (lambda ds: ds.isel(longitude=slice(None, None, 2)), "twins.zarr"),
         (lambda ds: ds.assign({n: ds[n].assign_attrs(units="furlong") for n in ds}), "in furlong"),
     ],
 )
