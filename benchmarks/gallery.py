@@ -1,7 +1,7 @@
 r"""docs/figures/gallery_*.png: a picture of each kind of product, from the site the demo leaves.
 
 mosaic demo --cycles 2 \
-    -s "products=[statistics,probabilities,extremes,spectra,probability_maps,maps,stamps,meteograms]"
+  -s "products=[statistics,probabilities,extremes,spectra,probability_maps,maps,stamps,meteograms]"
 python -m benchmarks.gallery [CYCLE]
 
 Pictures that the site has published are taken as they are, in fewer colours; that of an index of
