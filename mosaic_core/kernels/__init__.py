@@ -1,1 +1,1 @@
-"""Attention over lists of blocks and over neighbours: one function each, several backends."""
+"""What the model computes, one folder an operation: a readable twin and faster backends of it."""

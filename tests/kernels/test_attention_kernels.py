@@ -10,9 +10,9 @@ import torch
 
 from mosaic_core.errors import DeviceError
 from mosaic_core.kernels import dispatch
+from mosaic_core.kernels.attention.sparse import block_sparse_attention
 from mosaic_core.kernels.dispatch import forced_backend
-from mosaic_core.kernels.neighbour_attention import neighbour_attention
-from mosaic_core.kernels.sparse_attention import block_sparse_attention
+from mosaic_core.kernels.interpolation.neighbours import neighbour_attention
 from tests.closeness import max_rel, rms_rel
 
 CASES = ["r1", "r2", "r4", "r4d64"]
@@ -69,7 +69,7 @@ def test_triton_kernel_agrees_with_its_twin(
     batch: int, heads: int, kv_heads: int, block: int, blocks: int, listed: int, dtype: torch.dtype
 ) -> None:
     pytest.importorskip("triton")
-    from mosaic_core.kernels import triton_sparse_attention
+    from mosaic_core.kernels.attention.triton import sparse as triton_sparse
 
     torch.manual_seed(batch + heads)
     tokens = block * blocks
@@ -77,7 +77,7 @@ def test_triton_kernel_agrees_with_its_twin(
     k, v = (torch.randn(batch, tokens, kv_heads, 16).to(dtype) for _ in range(2))
     lists = torch.rand(batch, blocks, kv_heads, blocks).argsort(-1)[..., :listed]
     poisoned = torch.full_like(q, torch.nan)
-    found = triton_sparse_attention.block_sparse_attention(q, k, v, lists, block, out=poisoned)
+    found = triton_sparse.block_sparse_attention(q, k, v, lists, block, out=poisoned)
     expected = block_sparse_attention(
         q.double(), k.double(), v.double(), lists, block_size=block, backend="reference"
     )
@@ -100,7 +100,7 @@ import sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from mosaic_core.kernels.triton_sparse_attention import _forward
+from mosaic_core.kernels.attention.triton.sparse import _forward
 constants = {"GROUP": 4, "BLOCK": 128, "WIDTH": 64, "TILE_M": 128, "TILE_N": 64, "EXACT": False}
 signature = {}
 for name in _forward.arg_names:

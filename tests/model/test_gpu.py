@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mosaic_core.kernels.sparse_attention import block_sparse_attention
+from mosaic_core.kernels.attention.sparse import block_sparse_attention
 from tests.closeness import max_rel
 from tests.model import golden_model
 

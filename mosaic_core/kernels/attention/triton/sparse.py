@@ -75,7 +75,7 @@ def block_sparse_attention(
     block_size: int,
     out: Tensor | None = None,
 ) -> Tensor:
-    """See `mosaic_core.kernels.sparse_attention.block_sparse_attention`. Forward only."""
+    """See `mosaic_core.kernels.attention.sparse.block_sparse_attention`. Forward only."""
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     block_indices = block_indices.contiguous()
     batch, tokens, heads, width = q.shape

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mosaic_core.kernels import blocked, dispatch, reference
+from mosaic_core.kernels import dispatch
 from mosaic_core.kernels.dispatch import Backend
+from mosaic_core.kernels.interpolation import blocked, reference
 
 
 def neighbour_attention(

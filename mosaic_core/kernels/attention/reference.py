@@ -12,7 +12,7 @@ from torch import Tensor
 def block_sparse_attention(
     q: Tensor, k: Tensor, v: Tensor, block_indices: Tensor, block_size: int
 ) -> Tensor:
-    """See `mosaic_core.kernels.sparse_attention.block_sparse_attention`."""
+    """See `mosaic_core.kernels.attention.sparse.block_sparse_attention`."""
     batch, tokens, heads, width = q.shape
     kv_heads = k.shape[2]
     group = heads // kv_heads
@@ -36,12 +36,3 @@ def _gather(x: Tensor, block_indices: Tensor, block_size: int) -> Tensor:
     b = torch.arange(batch, device=x.device)[:, None, None, None]
     h = torch.arange(kv_heads, device=x.device)[None, None, :, None]
     return blocks[b, h, block_indices.long()].flatten(3, 4)
-
-
-def neighbour_attention(
-    kappa: Tensor, values: Tensor, neighbours: Tensor, directions: Tensor
-) -> Tensor:
-    """See `mosaic_core.kernels.neighbour_attention.neighbour_attention`."""
-    scores = torch.einsum("tkc,btkhc->bthk", directions.to(kappa.dtype), kappa[:, neighbours])
-    weights = torch.softmax(scores.float() if scores.dtype != torch.float64 else scores, dim=-1)
-    return torch.einsum("bthk,btkhd->bthd", weights.to(values.dtype), values[:, neighbours])

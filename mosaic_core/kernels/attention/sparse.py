@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mosaic_core.kernels import blocked, dispatch, reference
+from mosaic_core.kernels import dispatch
+from mosaic_core.kernels.attention import blocked, reference
 from mosaic_core.kernels.dispatch import Backend
 
 
@@ -41,8 +42,8 @@ def block_sparse_attention(
         raise ValueError(f"block list {tuple(block_indices.shape)} for {tokens} tokens")
     chosen = dispatch.choose(q, block_size, backend)
     if chosen == "triton":
-        from mosaic_core.kernels import triton_sparse_attention
+        from mosaic_core.kernels.attention.triton import sparse as triton_sparse
 
-        return triton_sparse_attention.block_sparse_attention(q, k, v, block_indices, block_size)
+        return triton_sparse.block_sparse_attention(q, k, v, block_indices, block_size)
     twin = blocked if chosen == "blocked" else reference
     return twin.block_sparse_attention(q, k, v, block_indices, block_size)

@@ -1,0 +1,1 @@
+"""Attention over blocks of tokens: lists of blocks, branches and gates."""

@@ -1,0 +1,1 @@
+"""SwiGLU in one pass over its input."""

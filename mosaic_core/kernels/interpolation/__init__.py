@@ -1,0 +1,1 @@
+"""Attention of points to their neighbours on another grid."""

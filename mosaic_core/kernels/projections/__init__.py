@@ -1,0 +1,1 @@
+"""Linear maps with what surrounds them: norms, rotary code, block means, 8 bits."""
