@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mosaic_core.kernels.sparse_attention import block_sparse_attention
+from mosaic_core.kernels.attention.sparse import block_sparse_attention
 from mosaic_core.model.config import StageConfig
 from mosaic_core.model.layers import linear, rotate
 

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mosaic_core.kernels.neighbour_attention import neighbour_attention
+from mosaic_core.kernels.interpolation.neighbours import neighbour_attention
 from mosaic_core.mesh.neighbours import directions
 from mosaic_core.model.layers import RMSNorm, linear
 
