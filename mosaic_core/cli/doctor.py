@@ -119,12 +119,12 @@ def _kernels(profile: Profile) -> Iterator[Verdict]:
 
     device = pick_device(profile.device)
     dtype = torch.float32 if profile.precision == "float32" else torch.float16
-    probe = torch.zeros(1, 128, 1, 64, dtype=dtype, device=device)
-    chosen = dispatch.choose(probe, 128)
+    probe = torch.zeros(1, dtype=dtype, device=device)
+    chosen = dispatch.choose("kernels", probe)
     reasons = [
         f"{name} declined: {reason}"
         for name in get_args(dispatch.Backend)
-        if (reason := dispatch.declined(name, probe, 128))
+        if (reason := dispatch.declined(name, probe))
     ]
     refused = profile.require is not None and profile.require != chosen
     yield Verdict(

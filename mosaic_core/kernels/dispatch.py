@@ -1,4 +1,4 @@
-"""Which backend runs, and why another one does not."""
+"""Which backend runs an operation, and why another one does not."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Backend = Literal["triton", "blocked", "reference"]
 
 _log = logging.getLogger(__name__)
 _forced: ContextVar[Backend | None] = ContextVar("forced_backend", default=None)
-_logged: set[tuple[str, str]] = set()
+_logged: set[tuple[str, str, str]] = set()
 
 
 @contextlib.contextmanager
 def forced_backend(backend: Backend | None) -> Iterator[None]:
-    """Use `backend` for every attention inside the block; one that declines is an error."""
+    """Use `backend` for every operation inside the block; one that declines is an error."""
     token = _forced.set(backend)
     try:
         yield
@@ -32,59 +32,67 @@ def forced_backend(backend: Backend | None) -> Iterator[None]:
         _forced.reset(token)
 
 
-def forced() -> Backend | None:
-    """The backend that the enclosing `forced_backend` names."""
-    return _forced.get()
+def declined(backend: Backend, x: Tensor, limits: str | None = None) -> str | None:
+    """Why `backend` does not run an operation on `x`; None if it does.
 
-
-def declined(backend: Backend, q: Tensor, block_size: int) -> str | None:
-    """Why `backend` does not run for `q` (batch, token, head, width); None if it does."""
+    Args:
+        limits: why the operation's own Triton kernel does not take these shapes, None if it does.
+    """
     if backend != "triton":
         return None
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed (pip install 'mosaic-forecast[gpu]')"
-    if q.device.type != "cuda" and not interpreted:
-        return f"triton needs a CUDA device, the tensors are on {q.device.type}"
-    if q.dtype not in (torch.float16, torch.bfloat16, torch.float32):
-        return f"no triton kernel for {q.dtype}"
-    if interpreted and q.dtype == torch.bfloat16:
+    if x.device.type != "cuda" and not interpreted:
+        return f"triton needs a CUDA device, the tensors are on {x.device.type}"
+    if x.device.type == "cuda" and torch.cuda.get_device_capability(x.device) < (8, 0):
+        return "the kernels need compute capability 8.0 (A100) or newer"
+    if x.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+        return f"no triton kernel for {x.dtype}"
+    if interpreted and x.dtype == torch.bfloat16:
         return "triton's interpreter multiplies bfloat16 wrongly"
-    width = q.shape[-1]
+    return limits
+
+
+def head_width(width: int) -> str | None:
+    """Why Triton kernels do not take heads of this width, None if they do."""
     if width & (width - 1) or not 16 <= width <= 128:
         return f"head width {width} is not a power of two from 16 to 128"
-    if torch.is_grad_enabled() and q.requires_grad:
-        return "the triton kernel has no backward yet"
-    if block_size < 16:
-        return f"blocks of {block_size} tokens are under 16"
     return None
 
 
-def choose(q: Tensor, block_size: int, backend: Backend | None = None) -> Backend:
+def choose(
+    operation: str, x: Tensor, backend: Backend | None = None, limits: str | None = None
+) -> Backend:
     """The backend asked for, the one forced, or the first that does not decline.
+
+    Args:
+        operation: as in messages, e.g. "gated attention".
+        x: an input of the operation: its device and type decide.
+        limits: see `declined`.
 
     Raises:
         DeviceError: the one asked for or forced declines; its reason is given.
     """
     wanted = backend or _forced.get()
     if wanted is not None:
-        reason = declined(wanted, q, block_size)
+        reason = declined(wanted, x, limits)
         if reason is not None:
             raise DeviceError(
-                f"attention backend {wanted!r} cannot run: {reason}",
+                f"{wanted!r} cannot run the {operation}: {reason}",
                 "a backend that supports these tensors",
                 "set `kernels: auto`, or provide what is missing",
             )
         return wanted
     for candidate in get_args(Backend):
-        reason = declined(candidate, q, block_size)
-        if candidate == "triton" and q.device.type == "cpu":
+        reason = declined(candidate, x, limits)
+        if candidate == "triton" and x.device.type == "cpu":
             reason = reason or "triton's interpreter runs only when asked for by name"
         if reason is None:
             return candidate
-        if (candidate, reason) not in _logged:
-            _logged.add((candidate, reason))
-            _log.info("attention backend %s declined: %s", candidate, reason)
+        if (operation, candidate, reason) not in _logged:
+            _logged.add((operation, candidate, reason))
+            _log.info("%s: backend %s declined: %s", operation, candidate, reason)
     raise AssertionError("the blocked backend never declines")
 
 
@@ -94,8 +102,7 @@ def require(backend: Backend, device: torch.device) -> None:
     Raises:
         DeviceError: it cannot; the reason is given.
     """
-    probe = torch.zeros(1, 128, 1, 64, dtype=torch.float16, device=device)
-    reason = declined(backend, probe, 128)
+    reason = declined(backend, torch.zeros(1, dtype=torch.float16, device=device))
     if reason is not None:
         raise DeviceError(
             f"this profile requires the {backend!r} kernels: {reason}",

@@ -160,7 +160,7 @@ def test_a_backend_that_cannot_run_is_refused_with_its_reason() -> None:
 
 
 def test_a_cpu_without_being_asked_takes_the_blocked_backend() -> None:
-    assert dispatch.choose(torch.zeros(1, 64, 4, 16), 16) == "blocked"
+    assert dispatch.choose("attention", torch.zeros(1)) == "blocked"
 
 
 def test_lists_that_do_not_fit_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from mosaic_core.kernels import dispatch
@@ -40,7 +41,12 @@ def block_sparse_attention(
         raise ValueError(f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}")
     if tokens % block_size or block_indices.shape[:3] != (batch, tokens // block_size, kv_heads):
         raise ValueError(f"block list {tuple(block_indices.shape)} for {tokens} tokens")
-    chosen = dispatch.choose(q, block_size, backend)
+    limits = dispatch.head_width(width)
+    if block_size < 16:
+        limits = limits or f"blocks of {block_size} tokens are under 16"
+    if torch.is_grad_enabled() and q.requires_grad:
+        limits = limits or "the triton kernel has no backward yet"
+    chosen = dispatch.choose("sparse attention", q, backend, limits)
     if chosen == "triton":
         from mosaic_core.kernels.attention.triton import sparse as triton_sparse
 
