@@ -1,13 +1,22 @@
-"""What a Triton kernel becomes on a chip, found by compiling it: no GPU is needed."""
+"""What the Triton kernels become on a chip, found by compiling them: no GPU is needed.
+
+python -m mosaic_core.kernels.builds [--json] [--only NAME]
+"""
 
 from __future__ import annotations
 
+import argparse
+import importlib
+import json
+import os
+import pkgutil
 import re
 import subprocess
+import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -41,6 +50,7 @@ class Build:
         warps, stages: of the launch.
         aligned: arguments that are multiples of 16 (pointers always are).
         products: whether it multiplies matrices, so that tensor cores are due.
+        architectures: chips that it is launched on.
     """
 
     name: str
@@ -51,6 +61,7 @@ class Build:
     stages: int = 3
     aligned: frozenset[str] = frozenset()
     products: bool = True
+    architectures: tuple[Architecture, ...] = ARCHITECTURES
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,19 @@ class Usage:
     shared: int
     products: Mapping[str, int]
     narrow_copies: int
-    faults: tuple[str, ...] = field(default=())
+    faults: tuple[str, ...] = ()
+
+
+def every_build() -> Iterator[Build]:
+    """The `BUILDS` of all modules of the `triton` packages under `mosaic_core.kernels`."""
+    import mosaic_core.kernels as kernels
+
+    for module in sorted(
+        found.name
+        for found in pkgutil.walk_packages(kernels.__path__, f"{kernels.__name__}.")
+        if ".triton." in found.name
+    ):
+        yield from getattr(importlib.import_module(module), "BUILDS", ())
 
 
 def compiled(build: Build, architecture: Architecture) -> Usage:
@@ -149,3 +172,28 @@ def _tool(program: Path, *arguments: str) -> str:
     return subprocess.run(
         [str(program), *arguments], capture_output=True, text=True, check=True
     ).stdout
+
+
+def main() -> int:
+    """Compile every kernel for every chip; 1 if one has a fault."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--only", default="", help="builds whose name holds this")
+    given = parser.parse_args()
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        sys.exit("TRITON_INTERPRET=1 leaves nothing to compile: unset it")
+    builds = [build for build in every_build() if given.only in build.name]
+    usages = [compiled(build, chip) for build in builds for chip in build.architectures]
+    if given.json:
+        print(json.dumps([asdict(usage) for usage in usages]))  # noqa: T201
+    else:
+        for u in usages:
+            print(  # noqa: T201
+                f"{u.build:44} sm_{u.architecture:<4} {u.registers:3} registers "
+                f"{u.shared:7} B shared  {'; '.join(u.faults) or 'good'}"
+            )
+    return 1 if any(usage.faults for usage in usages) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
