@@ -1,0 +1,1 @@
+"""Triton kernels around the linear maps of attention."""
