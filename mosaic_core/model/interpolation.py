@@ -48,17 +48,24 @@ class Interpolation(nn.Module):
         chords = directions(self._targets, self._sources, self.neighbors.numpy())
         self.rel_pos.copy_(torch.from_numpy(chords))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (batch, source, dim) -> (batch, target, dim)."""
-        x = self.norm(x)
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """The maps to kappa (3 heads, dim) and to values (dim, dim)."""
         to_key, to_value = self.to_kv.weight.chunk(2)
         width = to_key.shape[0] // self.heads
         queries = self.to_q.weight.view(self.heads, width, 3)
         keys = to_key.view(self.heads, width, -1)
         to_kappa = torch.einsum("hdc,hdi->hci", queries, keys) * width**-0.5
-        kappa = nn.functional.linear(x, to_kappa.flatten(0, 1)).unflatten(-1, (self.heads, 3))
-        values = nn.functional.linear(x, to_value).unflatten(-1, (self.heads, width))
-        out: Tensor = self.to_o(
-            neighbour_attention(kappa, values, self.neighbors, self.rel_pos).flatten(2)
-        )
+        return to_kappa.flatten(0, 1), to_value
+
+    def gather(self, kappa: Tensor, values: Tensor) -> Tensor:
+        """kappa (batch, source, head, 3), values (batch, source, head, width), by neighbours."""
+        return neighbour_attention(kappa, values, self.neighbors, self.rel_pos)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (batch, source, dim) -> (batch, target, dim)."""
+        x = self.norm(x)
+        to_kappa, to_value = self.folded()
+        kappa = nn.functional.linear(x, to_kappa).unflatten(-1, (self.heads, 3))
+        values = nn.functional.linear(x, to_value).unflatten(-1, (self.heads, -1))
+        out: Tensor = self.to_o(self.gather(kappa, values).flatten(2))
         return out
