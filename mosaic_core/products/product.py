@@ -147,6 +147,7 @@ _MODULES: Final = {
     "extremes": "extremes",
     "tracks": "tracks",
     "grib": "grib",
+    "grib_probabilities": "grib_probabilities",
     "meteograms": "meteograms",
     "maps": "maps",
     "stamps": "stamps",

@@ -36,7 +36,7 @@ FAILING = {
 }
 FAULTS = [
     Fault("mosaic_core.products.probabilities:of_field", "refuse", ever_after=True),
-    Fault("mosaic_core.products.grib:_message", "refuse", call=9),
+    Fault("mosaic_core.products.grib:message", "refuse", call=9),
 ]
 
 

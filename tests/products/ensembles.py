@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import xarray as xr
 
@@ -9,8 +11,10 @@ from mosaic_core.channels import VARIABLES, Channels
 from mosaic_core.cycle import Cycle
 from mosaic_core.dims import COORDINATE_ATTRIBUTES
 from mosaic_core.grid import LatLonGrid
+from mosaic_core.products import climatology
 from mosaic_core.products.product import ProductContext
 
+WIND = ["10m_u_component_of_wind", "10m_v_component_of_wind"]
 CYCLE = Cycle.parse("2026-11-20T00Z")
 
 # Value at the equator, at the poles, and the size of the weather, in each variable's units.
@@ -115,3 +119,24 @@ def context_of(forecast: xr.Dataset, **changes: object) -> ProductContext:
         "step_hours": 24,
     }
     return ProductContext(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def climate_of(forecast: xr.Dataset, folder: Path, step_hours: int = 24) -> tuple[str, np.ndarray]:
+    """File of a climatology of the forecast's grid with seasons 2 K apart; the first's mean."""
+    lat, lon = forecast["latitude"].values, forecast["longitude"].values
+    normal = 270 + 20 * np.cos(np.deg2rad(lat))[:, None] + 0 * lon
+    mean = np.stack([normal, normal + 2.0])
+    quantiles = mean[None] + np.array([-3.0, 0.0, 3.0])[:, None, None, None]
+    space = ("dayofyear", "latitude", "longitude")
+    attributes = {"statistic": "mean", "units": "K"}
+    made = xr.Dataset(
+        {
+            "temperature_850": (("quantile", *space), quantiles, attributes),
+            "temperature_850_mean": (space, mean, attributes),
+        },
+        {"quantile": [0.1, 0.5, 0.9], "dayofyear": [1.0, 183.625], "latitude": lat,
+         "longitude": lon},
+        {"format": climatology.FORMAT, "step_hours": step_hours},
+    )  # fmt: skip
+    climatology.write(made, folder / "climate.nc")
+    return str(folder / "climate.nc"), normal

@@ -32,13 +32,16 @@ def messages(path):
 
     wanted = (
         *("shortName", "level", "typeOfLevel", "productDefinitionTemplateNumber", "step"),
-        *("numberOfForecastsInEnsemble", "dataDate", "dataTime", "packingType"),
+        *("dataDate", "dataTime", "packingType"),
     )
     found = []
     with path.open("rb") as stream:
         while (handle := eccodes.codes_grib_new_from_file(stream)) is not None:
             keys = {key: eccodes.codes_get(handle, key) for key in wanted}
-            for key in ("perturbationNumber", "derivedForecast"):
+            for key in (
+                *("perturbationNumber", "numberOfForecastsInEnsemble"),
+                *("derivedForecast", "percentileValue"),
+            ):
                 if eccodes.codes_is_defined(handle, key):
                     keys[key] = eccodes.codes_get(handle, key)
             keys["latitudes"] = eccodes.codes_get_array(handle, "distinctLatitudes")
@@ -172,3 +175,30 @@ def test_settings_that_cannot_be_are_refused():
         load_products({"grib": {"bits": 4}})
     with pytest.raises(ConfigurationError, match="one of them"):
         load_products({"grib": {"statistics": []}})
+
+
+def test_percentiles_are_those_of_numpy(tmp_path):
+    forecast = ensemble(["2m_temperature", "mean_sea_level_pressure"], members=6, steps=1)
+    build(forecast, tmp_path, statistics=[], percentiles=["2m_temperature"], percents=[10, 50, 100])
+    folder = tmp_path / "run" / "grib"
+    lines = [
+        json.loads(line) for line in (folder / "percentiles_024h.index").read_text().splitlines()
+    ]
+    assert [line["quantile"] for line in lines] == ["10:100", "50:100", "100:100"]
+    field = forecast["2m_temperature"].isel(lead_time=0).transpose("number", ...).values[:, ::-1]
+    read = messages(folder / "percentiles_024h.grib2")
+    for (keys, values), percent in zip(read, [10, 50, 100], strict=True):
+        assert keys["productDefinitionTemplateNumber"] == 6
+        assert (keys["shortName"], keys["percentileValue"]) == ("2t", percent)
+        expected = np.percentile(field.astype(float), percent, axis=0)
+        error = np.abs(values.reshape(expected.shape) - expected).max()
+        assert error <= np.ptp(expected) / 2**16
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "percentiles_024h.grib2", "percentiles_024h.index",
+    ]  # fmt: skip
+
+
+def test_pressure_at_sea_level_has_no_level_of_its_own(tmp_path):
+    build(ensemble(["mean_sea_level_pressure"], members=2, steps=1), tmp_path)
+    for keys, _ in messages(tmp_path / "run" / "grib" / "statistics_024h.grib2"):
+        assert (keys["typeOfLevel"], keys["level"]) == ("meanSea", 0)

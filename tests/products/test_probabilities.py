@@ -3,12 +3,10 @@ import pytest
 import xarray as xr
 
 from mosaic_core.errors import ConfigurationError
-from mosaic_core.products import climatology
 from mosaic_core.products.product import ProductFailure, build_products, load_products
 from mosaic_core.storage import open_store
-from tests.products.ensembles import context_of, ensemble
+from tests.products.ensembles import WIND, climate_of, context_of, ensemble
 
-WIND = ["10m_u_component_of_wind", "10m_v_component_of_wind"]
 NAMES = ["2m_temperature", *WIND, "temperature_850", "temperature_500"]
 
 
@@ -81,27 +79,6 @@ def test_a_value_on_the_threshold_is_neither_above_nor_below(tmp_path):
     got = read(tmp_path)
     assert float(got["2m_temperature_above_280"].max()) == 0
     assert float(got["2m_temperature_below_280"].max()) == 0
-
-
-def climate_of(forecast, folder, step_hours=24):
-    """A climatology of the forecast's grid with two seasons, 2 K apart."""
-    lat, lon = forecast["latitude"].values, forecast["longitude"].values
-    normal = 270 + 20 * np.cos(np.deg2rad(lat))[:, None] + 0 * lon
-    mean = np.stack([normal, normal + 2.0])
-    quantiles = mean[None] + np.array([-3.0, 0.0, 3.0])[:, None, None, None]
-    space = ("dayofyear", "latitude", "longitude")
-    attributes = {"statistic": "mean", "units": "K"}
-    made = xr.Dataset(
-        {
-            "temperature_850": (("quantile", *space), quantiles, attributes),
-            "temperature_850_mean": (space, mean, attributes),
-        },
-        {"quantile": [0.1, 0.5, 0.9], "dayofyear": [1.0, 183.625], "latitude": lat,
-         "longitude": lon},
-        {"format": climatology.FORMAT, "step_hours": step_hours},
-    )  # fmt: skip
-    climatology.write(made, folder / "climate.nc")
-    return str(folder / "climate.nc"), normal
 
 
 def test_an_anomaly_departs_from_the_climate_of_the_day(tmp_path):
