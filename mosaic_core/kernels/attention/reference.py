@@ -28,6 +28,34 @@ def block_sparse_attention(
     return out.permute(0, 1, 4, 2, 3, 5).reshape(batch, tokens, heads, width)
 
 
+def gated_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    logits: Tensor,
+    compressed: Tensor,
+    selected: Tensor,
+    block_size: int,
+    local: int,
+) -> Tensor:
+    """See `mosaic_core.kernels.attention.gated.gated_attention`."""
+    batch, tokens, _, _ = q.shape
+    # Every query block selects all blocks of its group: the local branch.
+    first = torch.arange(tokens, device=q.device)[::block_size] // local * local // block_size
+    group = first[:, None] + torch.arange(local // block_size, device=q.device)
+    group = group[None, :, None].expand(batch, -1, k.shape[2], -1)
+    branches = (
+        block_sparse_attention(q, k, v, group, block_size),
+        compressed.repeat_interleave(block_size, dim=1),
+        block_sparse_attention(q, k, v, selected, block_size),
+    )
+    exact = torch.promote_types(logits.dtype, torch.float32)
+    gates = torch.softmax(logits, dim=-1, dtype=exact)[..., None]
+    mixed = sum(gates[..., i, :] * branch for i, branch in enumerate(branches))
+    assert isinstance(mixed, Tensor)
+    return mixed.to(q.dtype)
+
+
 def _gather(x: Tensor, block_indices: Tensor, block_size: int) -> Tensor:
     """(batch, query block, kv head, n * block_size, width) of the listed blocks."""
     batch, tokens, kv_heads, width = x.shape
