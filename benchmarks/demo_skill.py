@@ -27,6 +27,7 @@ from mosaic_core.cycle import Cycle
 from mosaic_core.model import checkpoint
 from mosaic_core.model.checkpoint import LoadedModel
 from mosaic_core.model.config import ModelConfig
+from mosaic_core.model.forward import forward_of
 from mosaic_core.model.noise import batch_noise
 from mosaic_core.model.rollout import rollout
 from mosaic_core.profile import Profile
@@ -71,6 +72,7 @@ class Experiment:
             {"truncation": given.truncation, "seed": 0, "grid": grid.shape}
         )
         self.model = self._model(Path(given.weights) if given.weights else profile.weights_file)
+        self.forward = forward_of(self.model.network, given.precision)
         self.channels = self.config.channel_set
         self.harmonics = SphericalHarmonics(grid)
         self.weights = Weights.of(grid, {"global": Region()})
@@ -119,7 +121,7 @@ class Experiment:
             return torch.from_numpy(raw)
 
         steps = range(1, max(HOURS) // config.step_hours + 1)
-        states = rollout(self.model, history, cycle.init_time, noise, steps, self.given.precision)
+        states = rollout(self.model, history, cycle.init_time, noise, steps, self.forward)
         for step, state in zip(steps, states, strict=True):
             if step * config.step_hours in HOURS:
                 fields = state.cpu().numpy().transpose(0, 3, 2, 1)

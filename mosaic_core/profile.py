@@ -85,7 +85,10 @@ class Profile:
         kernels: attention backend; `auto` takes the best that runs.
         require: backend without which the run is refused, so that a production host never falls
             back in silence.
-        precision: type of the matrix products.
+        precision: type of the matrix products; `int8` takes the linear maps of the blocks to 8 bits
+            (only where Triton runs).
+        cuda_graph: record a step on a GPU once and replay it: for few members or small models,
+            where launching kernels takes longer than running them.
         threads: CPU threads of the model; None leaves it to torch.
         members, steps, seed: the ensemble.
         members_per_run: members that one run of the forecast stage computes; the others run
@@ -122,7 +125,8 @@ class Profile:
     device: str = "auto"
     kernels: Literal["auto", "triton", "blocked", "reference"] = "auto"
     require: Literal["triton"] | None = None
-    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    precision: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
+    cuda_graph: bool = False
     threads: int | None = None
     members_per_run: int | None = None
     patience_seconds: float = 180.0

@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mosaic_core.ensemble.layout import EnsembleSpec, ForecastLayout
+from mosaic_core.ensemble.outgoing import Outgoing
 from mosaic_core.ensemble.store import ForecastStore, round_mantissa
 from mosaic_core.errors import ConfigurationError, DeviceError
 from mosaic_core.initial_state import InitialState
 from mosaic_core.model.checkpoint import LoadedModel
 from mosaic_core.model.config import ModelConfig
+from mosaic_core.model.forward import Precision, forward_of
 from mosaic_core.model.noise import batch_noise
-from mosaic_core.model.rollout import Precision, rollout
+from mosaic_core.model.rollout import rollout
 
 BUFFER_BYTES = 1_250_000_000
 """Host memory for the window that is computed and the one that is written."""
@@ -183,6 +185,8 @@ def run_members(
     store: ForecastStore,
     members: range | None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    *,
+    cuda_graph: bool = False,
 ) -> None:
     """Compute and write every window of a part of the members that the store lacks.
 
@@ -193,14 +197,16 @@ def run_members(
 
     Args:
         members: the part (from 1): the batches that begin among them; None is all.
+        cuda_graph: replay steps on a GPU as one graph.
 
     Raises:
         ForecastError: a state is not finite.
         StoreError: the store refuses; what was written before stays.
     """
-    run = _Run(model, state, store, members, on_progress)
-    with ThreadPoolExecutor(1, thread_name_prefix="store") as writer:
-        run.compute(writer)
+    with Outgoing(model.device) as outgoing:
+        run = _Run(model, state, store, members, on_progress, outgoing, cuda_graph)
+        with ThreadPoolExecutor(1, thread_name_prefix="store") as writer:
+            run.compute(writer)
 
 
 class _Run:
@@ -211,7 +217,10 @@ class _Run:
         store: ForecastStore,
         members: range | None,
         on_progress: Callable[[Progress], None],
+        outgoing: Outgoing,
+        cuda_graph: bool,
     ) -> None:
+        self.outgoing = outgoing
         self.model, self.state, self.store, self.on_progress = model, state, store, on_progress
         self.layout = store.layout
         self.lag = lag_of(model.config, state)
@@ -221,6 +230,8 @@ class _Run:
         self.carries = len(self.batches) == 1 or model.device.type == "cuda"
         self.carried: dict[int, Tensor] = {}
         self.pending: Future[None] | None = None
+        precision: Precision = self.layout.precision  # type: ignore[assignment]
+        self.forward = forward_of(model.network, precision, cuda_graph)
         self.todo = list(store.written().missing(members))
         self.total = sum(len(cut.batches[i]) for i in self.batches) * cut.steps
         left = sum(self._size(window, batch) for window, batch in self.todo)
@@ -268,11 +279,12 @@ class _Run:
         into = torch.from_numpy(out)
         last: list[Tensor] = []
         for i, step in enumerate(self._rollout(batch, history, steps)):
-            into[:, :, i].copy_(step.permute(3, 0, 2, 1))
+            self.outgoing.put(step, into[:, :, i])
             if self.carries:
                 last = [*last, step][-config.history :]
             self.computed += len(members)
             self._report()
+        self.outgoing.settle()
         for channel, values in zip(layout.channels, out, strict=True):
             if channel.variable in layout.keepbits:
                 values[:] = round_mantissa(values, layout.keepbits[channel.variable])
@@ -292,11 +304,10 @@ class _Run:
             raw = batch_noise(layout.spec.seed, layout.cycle, members, step, size)
             return torch.from_numpy(raw)
 
-        precision: Precision = layout.precision  # type: ignore[assignment]
         since = range(steps.start + self.lag, steps.stop + self.lag)
         try:
             yield from rollout(
-                self.model, history, self.state.valid_times[-1], noise, since, precision
+                self.model, history, self.state.valid_times[-1], noise, since, self.forward
             )
         except RuntimeError as error:
             if not _out_of_memory(error):

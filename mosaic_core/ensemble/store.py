@@ -29,8 +29,8 @@ from mosaic_core.ensemble.written import (
 from mosaic_core.errors import ForecastError, IntegrityError
 from mosaic_core.storage import ObjectStore
 
-_CHUNK_POINTS = 2904
-"""Points of a chunk, as a band of longitudes: a place's ensemble series is one chunk a window."""
+_CHUNK_POINTS, _CHUNK_STEPS = 9680, 2
+"""Size of a chunk of one member: a band of longitudes, and a few steps of it."""
 _TIME = {"units": "hours since 1970-01-01T00:00:00", "calendar": "proleptic_gregorian"}
 _SPAN = {"units": "hours", "dtype": "timedelta64[ns]"}
 
@@ -94,9 +94,8 @@ class ForecastStore:
         self._coordinates(group)
         members, steps = layout.spec.members, layout.spec.steps
         nlat, nlon = layout.grid.nlat, layout.grid.nlon
-        columns = min(nlon, max(1, _CHUNK_POINTS // nlat))
+        together, columns = chunk_of(layout.window, nlat, nlon)
         whole = -(-nlon // columns) * columns
-        shard = (layout.batch, layout.window)
         for name, levels in layout.channels.variables.items():
             inner = (1,) if levels else ()
             axes = (dims.LEVEL,) if levels else ()
@@ -107,8 +106,8 @@ class ForecastStore:
                 name,
                 shape=(members, steps, *((len(levels),) if levels else ()), nlat, nlon),
                 dtype="float32",
-                chunks=(*shard, *inner, nlat, columns),
-                shards=(*shard, *inner, nlat, whole),
+                chunks=(layout.batch, together, *inner, nlat, columns),
+                shards=(layout.batch, layout.window, *inner, nlat, whole),
                 compressors=BloscCodec(
                     cname="zstd", clevel=3, shuffle=BloscShuffle.bitshuffle, typesize=4
                 ),
@@ -237,6 +236,17 @@ def open_ensemble(objects: ObjectStore, prefix: str) -> xr.Dataset:
     return xr.open_zarr(
         objects.zarr(f"{prefix}/{NAME}", read_only=True), chunks=None, consolidated=True
     )
+
+
+def chunk_of(window: int, nlat: int, nlon: int) -> tuple[int, int]:
+    """(steps, longitudes) of a chunk over all latitudes; the steps divide the window.
+
+    One step is read of many forecasts to verify them, and all steps of one place: about 20,000
+    values of a member serve both. A grid that is smaller than a band has more steps in a chunk.
+    """
+    columns = min(nlon, max(1, _CHUNK_POINTS // nlat))
+    fitting = max(1, _CHUNK_POINTS * _CHUNK_STEPS // (nlat * columns))
+    return max(n for n in range(1, window + 1) if window % n == 0 and n <= fitting), columns
 
 
 def variable_attributes(name: str) -> dict[str, Any]:

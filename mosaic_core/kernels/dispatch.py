@@ -32,6 +32,11 @@ def forced_backend(backend: Backend | None) -> Iterator[None]:
         _forced.reset(token)
 
 
+def forced() -> Backend | None:
+    """The backend that the enclosing `forced_backend` names."""
+    return _forced.get()
+
+
 def declined(backend: Backend, x: Tensor, limits: str | None = None) -> str | None:
     """Why `backend` does not run an operation on `x`; None if it does.
 

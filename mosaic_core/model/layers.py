@@ -18,11 +18,22 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
     return nn.Linear(inputs, outputs, bias=False)
 
 
-class RMSNorm(nn.Module):
+def weight_of(module: nn.Module) -> Tensor:
+    """The weight of a linear map that torch's containers know as a module only."""
+    assert isinstance(module, nn.Linear)
+    return module.weight
+
+
+def rms_norm(x: Tensor) -> Tensor:
     """x / sqrt(mean(x^2 over features) + eps) (Zhang and Sennrich 2019), without a scale."""
+    return F.rms_norm(x, (x.shape[-1],), eps=NORM_EPS)
+
+
+class RMSNorm(nn.Module):
+    """`rms_norm` as a module."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), eps=NORM_EPS)
+        return rms_norm(x)
 
 
 class FeedForward(nn.Module):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import calendar
-import contextlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,8 +15,7 @@ from mosaic_core.model.config import ModelConfig
 
 if TYPE_CHECKING:
     from mosaic_core.model.checkpoint import LoadedModel
-
-Precision = Literal["float32", "float16", "bfloat16"]
+    from mosaic_core.model.forward import Forward
 
 
 def phases(time: datetime) -> tuple[float, float]:
@@ -47,7 +45,7 @@ def rollout(
     start: datetime,
     noise: Callable[[int], Tensor],
     steps: range,
-    precision: Precision = "float32",
+    forward: Forward | None = None,
 ) -> Iterator[Tensor]:
     """Yield the state after each step; only the history that the model needs is kept.
 
@@ -58,7 +56,7 @@ def rollout(
         start: initial time of the forecast (step 0).
         noise: raw noise of a step, (member, noise_dim); steps count from 1.
         steps: the steps to make, as in `range(1, 41)`; a later start resumes.
-        precision: type of the matrix products; states and norms stay float32.
+        forward: how the network makes a step, see `forward_of`; its modules in float32 by default.
 
     Yields:
         (member, longitude, latitude, channel), float32, physical units.
@@ -72,27 +70,18 @@ def rollout(
         time = torch.tensor(
             [[day + (step - 1) * day_step, year + (step - 1) * year_step]], dtype=torch.float32
         ).to(history.device)
-        state = _step(model, history, time, noise(step), precision)
+        state = _step(model, forward or model.network, history, time, noise(step))
         _require_finite(model.config, state, step)
         history = torch.cat((history[:, 1:], state[:, None]), dim=1)
         yield state
 
 
 @torch.no_grad()
-def _step(
-    model: LoadedModel, history: Tensor, time: Tensor, z: Tensor, precision: Precision
-) -> Tensor:
+def _step(model: LoadedModel, forward: Forward, history: Tensor, time: Tensor, z: Tensor) -> Tensor:
     """The next physical state of (member, state, longitude, latitude, channel)."""
     normalised = normalise(model.config, history, model.mean, model.std, model.change)
-    cast: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
-    if precision != "float32":
-        cast = torch.autocast(history.device.type, getattr(torch, precision))
-    with cast:
-        out = model.network(
-            normalised,
-            time.expand(len(history), -1),
-            z.to(history.device) if model.config.perturbed else None,
-        )
+    noise = z.to(history.device) if model.config.perturbed else None
+    out = forward(normalised, time.expand(len(history), -1), noise)
     return next_state(
         model.config, out.float(), history[:, -1], model.mean, model.std, model.change
     )

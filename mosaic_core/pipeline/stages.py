@@ -173,7 +173,9 @@ def forecast(
     store = begin(lambda: ForecastStore.begin(site.store, prefix, wanted, discard=discard))
     chosen = None if profile.kernels == "auto" else profile.kernels
     with forced_backend(profile.require or chosen):
-        run_members(model, state, store, members, on_progress)
+        run_members(
+            model, state, store, members, on_progress, cuda_graph=profile.cuda_graph
+        )
     return str(model.device)
 
 
