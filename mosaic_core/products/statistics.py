@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +25,7 @@ from mosaic_core.products import fields
 from mosaic_core.products.checks import finite, ordered, plausible
 from mosaic_core.products.output import Array, Block, Cube, ProductError
 from mosaic_core.products.product import Product, ProductContext, lead_hours, register
+from mosaic_core.sorting import sort_members
 
 Float = NDArray[np.float32]
 
@@ -260,33 +260,3 @@ def _interpolate(rows: list[Float], p: float) -> NDArray[np.float64]:
     below = min(int(position), len(rows) - 2)
     low = rows[below].astype(np.float64)
     return low + (rows[below + 1] - low) * (position - below)
-
-
-def sort_members(members: Float) -> list[Float]:
-    """Rows of `members` (member, point) sorted at every point, lowest first.
-
-    A sorting network of whole-row minima and maxima: for a few dozen members many times
-    faster than `np.sort(members, axis=0)`, to which it is equal.
-    """
-    rows = list(members)
-    for low, high in network(len(rows)):
-        a, b = rows[low], rows[high]
-        rows[low], rows[high] = np.minimum(a, b), np.maximum(a, b)
-    return rows
-
-
-@cache
-def network(n: int) -> tuple[tuple[int, int], ...]:
-    """Comparators of Batcher's odd-even merge sort of `n` rows (Knuth, TAOCP 3, 5.2.2, M)."""
-    pairs = []
-    p = 1
-    while p < n:
-        k = p
-        while k >= 1:
-            for j in range(k % p, n - k, 2 * k):
-                for i in range(min(k, n - j - k)):
-                    if (i + j) // (2 * p) == (i + j + k) // (2 * p):
-                        pairs.append((i + j, i + j + k))
-            k //= 2
-        p *= 2
-    return tuple(pairs)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mosaic_core.products.product import ProductFailure, build_products, load_products
-from mosaic_core.products.statistics import network, sort_members, statistics
+from mosaic_core.products.statistics import statistics
+from mosaic_core.sorting import network, sort_members
 from mosaic_core.storage import open_store
 from tests.products.ensembles import context_of, ensemble
 
