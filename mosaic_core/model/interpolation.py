@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mosaic_core.kernels.interpolation.neighbours import neighbour_attention
+from mosaic_core.kernels.interpolation.tiles import Plan, Tiles, plan
 from mosaic_core.mesh.neighbours import directions
 from mosaic_core.model.layers import RMSNorm, linear
 
@@ -43,10 +44,28 @@ class Interpolation(nn.Module):
         self.register_buffer("rel_pos", chords, persistent=False)
         self.point_at_neighbours()
 
-    def point_at_neighbours(self) -> None:
-        """Compute the directions anew, after the neighbours have changed."""
-        chords = directions(self._targets, self._sources, self.neighbors.numpy())
-        self.rel_pos.copy_(torch.from_numpy(chords))
+    def point_at_neighbours(self, chords: Tensor | None = None) -> None:
+        """Compute what follows from the neighbours anew, after they have changed.
+
+        Args:
+            chords: the directions, where they are given and not computed.
+        """
+        neighbours = self.neighbors.cpu().numpy()
+        if chords is None:
+            chords = torch.from_numpy(directions(self._targets, self._sources, neighbours))
+        self.rel_pos.copy_(chords)
+        for side, tiles in plan(neighbours, self._sources, self._targets)._asdict().items():
+            for name, table in tiles._asdict().items():
+                table = table.to(self.neighbors.device)
+                self.register_buffer(f"{side}_{name}", table, persistent=False)
+
+    def plan(self) -> Plan:
+        """Tiles of the targets and of the sources, where the module is."""
+
+        def tiles(side: str) -> Tiles:
+            return Tiles(*(getattr(self, f"{side}_{name}") for name in Tiles._fields))
+
+        return Plan(tiles("targets"), tiles("sources"))
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """The maps to kappa (3 heads, dim) and to values (dim, dim)."""
@@ -59,7 +78,7 @@ class Interpolation(nn.Module):
 
     def gather(self, kappa: Tensor, values: Tensor) -> Tensor:
         """kappa (batch, source, head, 3), values (batch, source, head, width), by neighbours."""
-        return neighbour_attention(kappa, values, self.neighbors, self.rel_pos)
+        return neighbour_attention(kappa, values, self.neighbors, self.rel_pos, self.plan())
 
     def forward(self, x: Tensor) -> Tensor:
         """x (batch, source, dim) -> (batch, target, dim)."""

@@ -201,9 +201,9 @@ class Mosaic(nn.Module):
                 )
             target.copy_(value)
         for name, module in self.named_modules():
-            if f"{name}.neighbors" in tables and f"{name}.rel_pos" not in tables:
+            if f"{name}.neighbors" in tables:
                 assert isinstance(module, Interpolation)
-                module.point_at_neighbours()
+                module.point_at_neighbours(tables.get(f"{name}.rel_pos"))
 
 
 def static_features(config: ModelConfig, static: Tensor, xyz: np.ndarray) -> Tensor:
