@@ -59,12 +59,13 @@ def case(
     scale: Scale,
     batch: int,
     *,
+    stage: StageConfig | None = None,
     overlap: int = 0,
     spread: Literal["uniform", "clustered"] = "uniform",
     dtype: torch.dtype = torch.float16,
 ) -> Case:
     """Random projections; of each list `overlap` blocks lie in the query's own local group."""
-    stage = scale.pick(STAGE, TINY)
+    stage = stage or scale.pick(STAGE, TINY)
     width = stage.dim // stage.heads
     q, k, v = (
         scale.randn(batch, stage.tokens, heads, width, dtype=dtype)

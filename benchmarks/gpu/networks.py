@@ -49,8 +49,12 @@ def configuration(scale: Scale, variant: str = "hres") -> ModelConfig:
 
 
 def model(scale: Scale, variant: str = "hres") -> LoadedModel:
+    """The published shape with random weights, or the tiny one."""
+    return loaded(scale, configuration(scale, variant))
+
+
+def loaded(scale: Scale, config: ModelConfig) -> LoadedModel:
     """Weights of unit gain, so that activations stay of order one; states are standard normal."""
-    config = configuration(scale, variant)
     channels = len(config.channel_set)
     generator = torch.Generator(scale.device).manual_seed(0)
 
