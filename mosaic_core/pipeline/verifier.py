@@ -38,7 +38,7 @@ from mosaic_core.verification.regions import Weights
 from mosaic_core.verification.rows import ENERGY, energy_rows, event_rows, score_rows
 from mosaic_core.verification.scores import member_fields, same_grid, truth_fields
 from mosaic_core.verification.settings import VerificationSettings
-from mosaic_core.verification.statistics import statistics_of
+from mosaic_core.verification.statistics import statistics_of, truth_statistics
 
 _log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -105,7 +105,7 @@ class Verifier:
         self.events = settings.events_of(both)
         self.weights = Weights.of(self.grid, settings.regions)
         self.settings = settings
-        self._truth = lru_cache(maxsize=1)(truth.at)
+        self._actual = lru_cache(maxsize=1)(self._read_actual)
         self._start = lru_cache(maxsize=16)(self._read_start)
         try:
             self.harmonics = SphericalHarmonics(self.grid)
@@ -133,9 +133,9 @@ class Verifier:
             StoreError: the store is not reachable.
         """
         ensemble, where, hours = self.forecasts.open(due)
-        truth = self._truth(due.valid_time)
-        fields = _Fields(self.forecasts, ensemble, where, truth, self.truth.gaps, self._again)
-        scored = _Scored(self, due)
+        actual = self._actual(due.valid_time)
+        fields = _Fields(self.forecasts, ensemble, where, actual, self._again)
+        scored = _Scored(self, due, actual)
         with ThreadPoolExecutor(_THREADS) as pool:
             parts = list(_parts(self.channels))
             for found in pool.map(lambda part: scored.of(part, *fields.of(part)), parts):
@@ -166,6 +166,22 @@ class Verifier:
             "truth_source": self.truth.name,
         }  # fmt: skip
         self.site.catalog.record_scores({**row, **identity} for row in found.rows)
+
+    def _read_actual(self, time: datetime) -> _Actual:
+        dataset = self.truth.at(time)
+        channels = Channels.parse(dict.fromkeys((*self.channels.names, *self._again)))
+        fields = truth_fields(dataset, channels, self.truth.gaps)
+        mean, deviation = self.climatology or (None, None)
+        parts = []
+        for part in _parts(self.channels):
+            order = [self.channels.index(name) for name in part.names]
+            known = {
+                "climatology": None if mean is None else mean[order],
+                "deviation": None if deviation is None else deviation[order],
+            }
+            parts.append(truth_statistics(fields[order], self.weights, **known))
+        means = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return _Actual(dataset, channels, fields, means)
 
     def _read_start(self, time: datetime) -> Array | None:
         analyses = StoredAnalyses(self.site)
@@ -211,11 +227,30 @@ class Verifier:
         return xr.Dataset(values, coordinates, names)
 
 
+@dataclass(frozen=True, eq=False)
+class _Actual:
+    """What came true at a time, for all lead times that are valid then.
+
+    Attributes:
+        fields: (channel, latitude, longitude), those of `channels`: first those that are verified.
+        means: `truth_statistics` of the verified ones, (channel, region).
+    """
+
+    dataset: xr.Dataset
+    channels: Channels
+    fields: Array
+    means: dict[str, Array]
+
+    def of(self, channels: Channels) -> Array:
+        return self.fields[[self.channels.index(name) for name in channels.names]]
+
+
 class _Scored:
     """Statistics and ranks of a lead time, part by part of its channels."""
 
-    def __init__(self, verifier: Verifier, due: Due) -> None:
+    def __init__(self, verifier: Verifier, due: Due, actual: _Actual) -> None:
         self._verifier, start = verifier, verifier.start(due)
+        self._of_truth = actual.means
         mean, deviation = verifier.climatology or (None, None)
         self._references = {"persistence": start, "climatology": mean, "deviation": deviation}
         self._means: list[dict[str, Array]] = []
@@ -231,7 +266,8 @@ class _Scored:
         order = [verifier.channels.index(name) for name in part.names]
         chosen = {k: None if f is None else f[order] for k, f in self._references.items()}
         passed = Members.of(members, actual)
-        means = statistics_of(passed, actual, verifier.weights, **chosen)
+        known = {name: means[order] for name, means in self._of_truth.items()}
+        means = statistics_of(passed, actual, verifier.weights, **chosen, of_truth=known)
         return means, ranks_of(passed, actual, verifier.weights), ~np.isnan(actual)
 
     def add(self, means: dict[str, Array], ranks: Array, known: NDArray[np.bool_]) -> None:
@@ -262,29 +298,25 @@ class _Fields:
         forecasts: Forecasts,
         ensemble: xr.Dataset,
         where: str,
-        truth: xr.Dataset,
-        gaps: bool,
+        actual: _Actual,
         again: Sequence[str],
     ) -> None:
-        self._forecasts = forecasts
-        self._ensemble, self._where, self._truth, self._gaps = ensemble, where, truth, gaps
-        self._again = again
-        self._kept: dict[str, tuple[NDArray[Any], Array]] = {}
+        self._forecasts, self._ensemble, self._where = forecasts, ensemble, where
+        self._actual, self._again = actual, again
+        self._kept: dict[str, NDArray[Any]] = {}
 
     def of(self, channels: Channels) -> tuple[NDArray[Any], Array]:
         """(number, channel, latitude, longitude) and (channel, latitude, longitude)."""
+        actual = self._actual.of(channels)
         if set(channels.names) <= set(self._kept):
-            kept = [self._kept[name] for name in channels.names]
-            members = np.stack([each for each, _ in kept], axis=1)
-            return members, np.stack([actual for _, actual in kept])
+            return np.stack([self._kept[name] for name in channels.names], axis=1), actual
         with readable(self._where):
             step = self._forecasts.fields(self._ensemble, channels)
-            same_grid(step, self._truth)
+            same_grid(step, self._actual.dataset)
             members = member_fields(step, channels)
-        actual = truth_fields(self._truth, channels, self._gaps)
         for i, name in enumerate(channels.names):
             if name in self._again:
-                self._kept[name] = members[:, i].copy(), actual[i].copy()
+                self._kept[name] = members[:, i].copy()
         return members, actual
 
 

@@ -25,11 +25,14 @@ def ranks_of(members: Members, truth: Array, weights: Weights) -> Array:
     """`rank_histogram` of members that have been passed over."""
     missing, count = np.isnan(truth), members.count
     below, equal = members.below, members.equal
-    parts = np.where(missing, 0.0, 1.0 / (equal + 1.0))
-    # what a tie shares begins at its first rank and ends after its last
-    begins = weights.histogram(below, count + 2, parts)
-    ends = weights.histogram(below + equal + 1, count + 2, parts)
-    sums = np.cumsum(begins - ends, axis=-1)[..., :-1]
+    if equal.any():
+        parts = np.where(missing, 0.0, 1.0 / (equal + 1.0))
+        # what a tie shares begins at its first rank and ends after its last
+        begins = weights.histogram(below, count + 2, parts)
+        ends = weights.histogram(below + equal + 1, count + 2, parts)
+        sums = np.cumsum(begins - ends, axis=-1)[..., :-1]
+    else:
+        sums = weights.histogram(below, count + 1, (~missing).astype(np.float64))
     areas = weights.shares(~missing)[..., None]
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(areas > 0, sums / areas, np.nan)

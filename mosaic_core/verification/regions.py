@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -108,20 +109,29 @@ class Weights:
             index: 0..size - 1 at each point.
             parts: how much of each point counts; all by default.
         """
-        flat = index.reshape(-1, index.shape[-2] * index.shape[-1])
-        scales = np.broadcast_to(1.0 if parts is None else parts, index.shape).reshape(flat.shape)
-        cells = self.cells.reshape(len(self.names), -1)
-        counted = [
-            np.bincount(row, cell * scale, size)
-            for row, scale in zip(flat, scales, strict=True)
-            for cell in cells
-        ]
-        whole = np.stack(counted).astype(np.float64, copy=False)
-        return whole.reshape(*index.shape[:-2], len(self.names), size)
+        nlat, nlon = index.shape[-2:]
+        flat = index.reshape(-1, nlat, nlon) + size * np.arange(nlat)[:, None]
+        scales = None if parts is None else np.broadcast_to(parts, index.shape).reshape(flat.shape)
+        columns, which = self._distinct_columns
+        found = np.empty((len(flat), len(self.names), size))
+        for i, places in enumerate(flat):
+            for j, column in enumerate(columns):
+                scaled = np.broadcast_to(column, (nlat, nlon)) if scales is None else (
+                    scales[i] * column
+                )  # fmt: skip
+                by_row = np.bincount(places.ravel(), scaled.ravel(), nlat * size)
+                found[i, which == j] = self.rows[which == j] @ by_row.reshape(nlat, size)
+        return found.reshape(*index.shape[:-2], len(self.names), size)
 
     def _sums(self, field: Array) -> Array:
-        sums = np.einsum("...yx,ry,rx->...r", field, self.rows, self.columns, optimize=True)
-        return np.asarray(sums)
+        by_row = field @ self.columns.T
+        return np.asarray(np.einsum("...yr,ry->...r", by_row, self.rows))
+
+    @cached_property
+    def _distinct_columns(self) -> tuple[Array, NDArray[np.intp]]:
+        """Those of `columns` that differ, and which of them each region has."""
+        distinct, which = np.unique(self.columns, axis=0, return_inverse=True)
+        return distinct, which.reshape(-1)
 
     @property
     def cells(self) -> Array:

@@ -63,8 +63,13 @@ def statistics_of(
     persistence: Array | None = None,
     climatology: Array | None = None,
     deviation: Array | None = None,
+    of_truth: Mapping[str, Array] | None = None,
 ) -> dict[str, Array]:
-    """`statistics` of members that have been passed over."""
+    """`statistics` of members that have been passed over.
+
+    Args:
+        of_truth: `truth_statistics` of the same truth, where they are known already.
+    """
     truth = np.asarray(truth, np.float64)
     given = {"persistence": persistence, "climatology": climatology, "deviation": deviation}
     observed = _observed(truth, given)
@@ -80,14 +85,32 @@ def statistics_of(
     if persistence is not None:
         fields["mse_persistence"] = (persistence - truth) ** 2
     if climatology is not None:
-        fields["mse_climatology"] = (truth - climatology) ** 2
-        anomaly = error + (truth - climatology)
-        fields["anomaly_product"] = anomaly * (truth - climatology)
+        actual = truth - climatology
+        anomaly = error + actual
+        fields["anomaly_product"] = anomaly * actual
         fields["anomaly_square"] = anomaly**2
-        if deviation is not None:
-            fields["crps_climatology"] = normal_crps(climatology, deviation, truth)
     found = {name: weights.mean(field, observed) for name, field in fields.items()}
-    found["truth_variance"] = _variance(truth, weights, observed)
+    if of_truth is None:
+        of_truth = truth_statistics(truth, weights, climatology=climatology, deviation=deviation)
+    return found | dict(of_truth)
+
+
+def truth_statistics(
+    truth: Array,
+    weights: Weights,
+    *,
+    climatology: Array | None = None,
+    deviation: Array | None = None,
+) -> dict[str, Array]:
+    """Those of `statistics` that no member enters, the same for every forecast that comes true."""
+    truth = np.asarray(truth, np.float64)
+    observed = _observed(truth, {"climatology": climatology, "deviation": deviation})
+    found = {"truth_variance": _variance(truth, weights, observed)}
+    if climatology is not None:
+        found["mse_climatology"] = weights.mean((truth - climatology) ** 2, observed)
+        if deviation is not None:
+            crps = normal_crps(climatology, deviation, truth)
+            found["crps_climatology"] = weights.mean(crps, observed)
     return found
 
 
