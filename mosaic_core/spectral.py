@@ -9,7 +9,7 @@ arrays (..., m, l) with m, l = 0..truncation, zero for l < m; the negative m are
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import scipy.fft
@@ -114,7 +114,11 @@ class SphericalHarmonics:
 
     def analysis(self, field: ArrayLike) -> Coefficients:
         """Coefficients (..., m, l) of a scalar field (..., latitude, longitude)."""
-        return self._project(self._fourier(field), self._scalar)
+        folded, lead = self._folded(field)
+        found = self._zeros(folded)
+        for block in self._scalar:
+            block.put(block.of(folded), found)
+        return found.reshape(*lead, *found.shape[1:])
 
     def synthesis(self, coefficients: Coefficients) -> Real:
         """The field (..., latitude, longitude) of coefficients (..., m, l)."""
@@ -126,12 +130,13 @@ class SphericalHarmonics:
         By integration by parts against the harmonics, so nothing is differenced on the grid:
         ζ_lm = (1/a) ∫ (i m v P_lm + u (1-μ²) P'_lm) / cos(lat) dμ/2, δ_lm likewise.
         """
-        along, across = self._vector
-        fu, fv = self._fourier(u), self._fourier(v)
-        im = 1j * self.wavenumbers[:, None] / self.radius
-        zeta = im * self._project(fv, along) + self._project(fu, across) / self.radius
-        delta = im * self._project(fu, along) - self._project(fv, across) / self.radius
-        return zeta, delta
+        (eastward, lead), (northward, _) = self._folded(u), self._folded(v)
+        zeta, delta = self._zeros(eastward), self._zeros(northward)
+        for along, across in zip(*self._vector, strict=True):
+            along.put(across.of(eastward) + _times_i(along.of(northward)), zeta)
+            along.put(_times_i(along.of(eastward)) - across.of(northward), delta)
+        shape = (*lead, *zeta.shape[1:])
+        return zeta.reshape(shape), delta.reshape(shape)
 
     def winds(self, vorticity: Coefficients, divergence: Coefficients) -> tuple[Real, Real]:
         """(u, v) in m s-1 on the grid, with their finite limits at the poles."""
@@ -159,6 +164,27 @@ class SphericalHarmonics:
             np.where(ell > 0, -(self.radius**2) / np.maximum(ell * (ell + 1), 1), 0.0)
         )
 
+    def _folded(self, field: ArrayLike) -> tuple[Real, tuple[int, ...]]:
+        """Zonal waves of fields, (2, m, 2 field, latitude), and the fields' leading shape.
+
+        The sums and the differences of the two hemispheres, on the southern rows and the equator;
+        of each wave first the real parts of all fields, then the imaginary ones.
+        """
+        modes = self._fourier(field)
+        lead, half = modes.shape[:-2], (self.grid.nlat + 1) // 2
+        modes = modes.reshape(-1, *modes.shape[-2:])
+        folded = np.empty((2, modes.shape[2], 2, len(modes), half))
+        for i, waves in enumerate(modes):  # one field at a time stays in a processor's cache
+            south, north = waves[:half].T, waves[::-1][:half].T
+            for part, both in enumerate((south + north, south - north)):
+                folded[part, :, 0, i], folded[part, :, 1, i] = both.real, both.imag
+        return folded.reshape(2, modes.shape[2], 2 * len(modes), half), lead
+
+    def _zeros(self, folded: Real) -> Coefficients:
+        """Coefficients (field, m, l) to be filled."""
+        size = self.truncation + 1
+        return np.zeros((folded.shape[2] // 2, size, size), np.complex128)
+
     def _fourier(self, field: ArrayLike) -> Coefficients:
         values = np.asarray(field, np.float64)
         if values.shape[-2:] != (self.grid.nlat, self.grid.nlon):
@@ -166,8 +192,8 @@ class SphericalHarmonics:
                 f"a field of shape {values.shape}",
                 f"(..., {self.grid.nlat}, {self.grid.nlon}): latitude, longitude",
             )
-        modes = scipy.fft.rfft(values, axis=-1)[..., : self.truncation + 1]
-        return np.asarray(modes * (np.conj(self._phase) / self.grid.nlon))
+        modes = scipy.fft.rfft(values, axis=-1, norm="forward")[..., : self.truncation + 1]
+        return np.asarray(modes if self.grid.longitudes[0] == 0 else modes * np.conj(self._phase))
 
     @cached_property
     def _phase(self) -> Coefficients:
@@ -178,13 +204,6 @@ class SphericalHarmonics:
         return np.asarray(
             scipy.fft.irfft(modes * (self._phase * self.grid.nlon), n=self.grid.nlon, axis=-1)
         )
-
-    def _project(self, modes: Coefficients, matrix: Real) -> Coefficients:
-        """modes (..., latitude, m), matrix (m, latitude, l) -> (..., m, l)."""
-        lead, size = modes.shape[:-2], self.truncation + 1
-        flat = np.moveaxis(modes.reshape(-1, self.grid.nlat, size), 2, 0)
-        out = np.matmul(flat.real, matrix) + 1j * np.matmul(flat.imag, matrix)
-        return np.asarray(np.moveaxis(out, 0, 1).reshape(*lead, size, size))
 
     def _sum(self, coefficients: Coefficients, table: Real) -> Coefficients:
         """coefficients (..., m, l), table (m, l, latitude) -> (..., latitude, m)."""
@@ -210,21 +229,23 @@ class SphericalHarmonics:
         return along, legendre_slope(size, size, self._latitude) / cos
 
     @cached_property
-    def _scalar(self) -> Real:
+    def _scalar(self) -> list[_Block]:
         size = self.truncation + 1
         nodes, weights = gaussian_latitudes(self.grid.nlat)
-        return self._quadrature(legendre(size, size, nodes) * (weights / 2), odd_orders_sine=True)
+        weighted = legendre(size, size, nodes) * (weights / 2)
+        return _blocks(self._quadrature(weighted, odd_orders_sine=True))
 
     @cached_property
-    def _vector(self) -> tuple[Real, Real]:
+    def _vector(self) -> tuple[list[_Block], list[_Block]]:
+        """Of m P / (a cos) and of (1 - μ²) P' / (a cos)."""
         size = self.truncation + 1
         nodes, weights = gaussian_latitudes(self.grid.nlat)
-        scale = weights / (2 * np.cos(nodes))
-        along = legendre(size, size, nodes) * scale
+        scale = weights / (2 * self.radius * np.cos(nodes))
+        along = legendre(size, size, nodes) * scale * self.wavenumbers[:, None, None]
         across = legendre_slope(size, size, nodes) * scale
         return (
-            self._quadrature(along, odd_orders_sine=False),
-            self._quadrature(across, odd_orders_sine=False),
+            _blocks(self._quadrature(along, odd_orders_sine=False)),
+            _blocks(self._quadrature(across, odd_orders_sine=False), odd=True),
         )
 
     def _quadrature(self, weighted: Real, odd_orders_sine: bool) -> Real:
@@ -253,6 +274,62 @@ class SphericalHarmonics:
             np.sin(np.outer(here[inner], k))
         )
         return matrix
+
+
+_TOGETHER: Final = 8
+"""Orders of a block: the fewer, the fewer products with the zeros at l < m."""
+
+
+class _Block(NamedTuple):
+    """The quadrature of some orders and degrees whose harmonics have one parity in latitude.
+
+    Attributes:
+        orders, degrees: every second m and l.
+        part: of the folded waves: 0 where the weights are even about the equator, 1 where odd.
+        weights: (m, latitude, l), the southern rows and the equator.
+    """
+
+    orders: slice
+    degrees: slice
+    part: int
+    weights: Real
+
+    def of(self, folded: Real) -> Real:
+        """(m, 2 field, l)"""
+        return np.asarray(folded[self.part, self.orders] @ self.weights)
+
+    def put(self, values: Real, coefficients: Coefficients) -> None:
+        """Values (m, 2 field, l) in their places of (field, m, l)."""
+        place = coefficients[:, self.orders, self.degrees]
+        place.real = values[:, : len(place)].swapaxes(0, 1)
+        place.imag = values[:, len(place) :].swapaxes(0, 1)
+
+
+def _blocks(weights: Real, odd: bool = False) -> list[_Block]:
+    """Of weights (m, latitude, l), zero for l < m, that are even about the equator where l - m is;
+    with `odd` where it is not."""
+    size, nlat = weights.shape[:2]
+    half = (nlat + 1) // 2
+    made = []
+    for first in (start + p for start in range(0, size, 2 * _TOGETHER) for p in (0, 1)):
+        orders = slice(first, min(first + 2 * _TOGETHER - 1, size), 2)
+        for parity in (0, 1):
+            degrees = slice(first + parity, size, 2)
+            own = weights[orders, :, degrees]
+            part = parity ^ odd
+            south, north = own[:, :half], own[:, ::-1][:, :half]
+            folded = (south - north if part else south + north) / 2
+            if nlat % 2:
+                folded[:, -1] /= 2  # the waves' sum has the equator twice
+            if folded.size:
+                made.append(_Block(orders, degrees, part, np.ascontiguousarray(folded)))
+    return made
+
+
+def _times_i(values: Real) -> Real:
+    """i times values (m, 2 field, l)."""
+    fields = values.shape[1] // 2
+    return np.concatenate((-values[:, fields:], values[:, :fields]), axis=1)
 
 
 def power(coefficients: Coefficients) -> Real:

@@ -52,7 +52,10 @@ def statistics(
     for name, field in {"truth": truth, **given}.items():
         if field is not None and field.shape != members.shape[1:]:
             raise ConfigurationError(f"{name} of {field.shape}", f"{members.shape[1:]}")
-    return statistics_of(Members.of(members, truth), truth, weights, **given)
+    return statistics_of(
+        Members.of(members, truth), truth, weights,
+        persistence=persistence, climatology=climatology, deviation=deviation,
+    )  # fmt: skip
 
 
 def statistics_of(
