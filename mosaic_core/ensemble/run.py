@@ -23,7 +23,7 @@ from mosaic_core.errors import ConfigurationError, DeviceError
 from mosaic_core.initial_state import InitialState
 from mosaic_core.model.checkpoint import LoadedModel
 from mosaic_core.model.config import ModelConfig
-from mosaic_core.model.forward import Precision, forward_of
+from mosaic_core.model.forward import Precision, forward_of, not_fused
 from mosaic_core.model.noise import batch_noise
 from mosaic_core.model.rollout import rollout
 
@@ -31,7 +31,10 @@ BUFFER_BYTES = 1_250_000_000
 """Host memory for the window that is computed and the one that is written."""
 
 _GPU_PIECES = 5 << 30
-"""Gathered keys and values, hidden layers and scores of the kernels."""
+"""Gathered keys and values, hidden layers and scores, module by module."""
+
+_FUSED_PIECES = 1 << 30
+"""Packed weights and workspaces of the fused network."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,19 +57,29 @@ class Progress:
     lead_hours: int
 
 
-def fitting_batch(config: ModelConfig, members: int, window: int, device: torch.device) -> int:
+def fitting_batch(
+    config: ModelConfig, members: int, window: int, device: torch.device, fused: bool = False
+) -> int:
     """Members that are computed together: as many as the free memory holds, at most `members`.
 
-    An activation of the finest mesh counts some 12 times in a step without gradients, hidden
-    layers being cut to a fixed size; the host holds two windows of output besides.
+    Module by module an activation of the finest mesh counts some 12 times in a step, hidden layers
+    being cut to a fixed size; fused it counts in 16 bits, beside the hidden layer of all tokens
+    and one more. The host holds two windows of output besides.
+
+    Args:
+        fused: whether steps go through the fused kernels.
 
     Raises:
         DeviceError: not even one member fits.
     """
     finest = config.trunk[0]
     state = config.lat_lon.nlon * config.lat_lon.nlat * len(config.channel_set) * 4
-    per_member = 12 * finest.tokens * finest.dim * 4 + (3 * config.history + 2) * state
-    free = _free_memory(device)
+    if fused:
+        activations, pieces = 2 * finest.tokens * (2 * finest.dim + finest.hidden), _FUSED_PIECES
+    else:
+        activations, pieces = 4 * finest.tokens * 12 * finest.dim, _GPU_PIECES
+    per_member = activations + (3 * config.history + 2) * state
+    free = _free_memory(device, pieces)
     fits = int(0.7 * free // per_member)
     buffered = max(1, BUFFER_BYTES // (2 * window * state))
     if fits < 1:
@@ -80,11 +93,11 @@ def fitting_batch(config: ModelConfig, members: int, window: int, device: torch.
     return -(-members // -(-members // batch))
 
 
-def _free_memory(device: torch.device) -> int:
-    """Bytes that a step may use, without the pieces of fixed size on a GPU."""
+def _free_memory(device: torch.device, pieces: int) -> int:
+    """Bytes that a step may use, without the `pieces` of fixed size on a GPU."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
-        return int(max(0, torch.cuda.mem_get_info(device)[0] - _GPU_PIECES))
+        return int(max(0, torch.cuda.mem_get_info(device)[0] - pieces))
     free = int(psutil.virtual_memory().available)
     try:
         limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
@@ -150,6 +163,7 @@ def layout_for(
         )
     lag_of(config, state)
     together = min(spec.members, members_per_run or spec.members)
+    fused = not_fused(model.network, precision) is None
     return ForecastLayout(
         cycle=state.cycle,
         variant=config.name,
@@ -162,7 +176,7 @@ def layout_for(
         device=model.device.type,
         state=state.digest,
         precision=precision,
-        batch=batch or fitting_batch(config, together, window, model.device),
+        batch=batch or fitting_batch(config, together, window, model.device, fused),
         window=window,
         keepbits=keepbits or {},
     )

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +27,7 @@ from mosaic_core.errors import (
 )
 from mosaic_core.initial_state import InitialState
 from mosaic_core.model.checkpoint import LoadedModel
+from mosaic_core.model.config import ModelConfig
 from mosaic_core.model.noise import batch_noise
 from mosaic_core.model.rollout import rollout
 from mosaic_core.storage import open_store
@@ -285,6 +287,18 @@ def test_the_batch_fits_the_memory(model: LoadedModel, monkeypatch: pytest.Monke
     monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
     with pytest.raises(DeviceError, match="one member of hresmini takes"):
         fitting_batch(model.config, 24, 8, cpu)
+
+
+@pytest.mark.parametrize(("free", "fitting"), [(22.7e9, 24), (4.7e9, 4)])
+def test_the_whole_model_fits_24_members_in_24_gb_and_some_in_6(
+    free: float, fitting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.empty_cache", lambda: None)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, 80e9))
+    config = ModelConfig.load("hres")
+    assert fitting_batch(config, 24, 1, torch.device("cuda"), fused=True) == fitting
+    with pytest.raises(DeviceError) if free < 5e9 else nullcontext():
+        assert fitting_batch(config, 24, 1, torch.device("cuda")) < fitting
 
 
 def test_several_members_of_a_deterministic_model_are_refused(

@@ -28,7 +28,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> World:
     made = split_world(tmp_path_factory.mktemp("whole") / "world", members=SPLIT["members"])
     with pytest.MonkeyPatch.context() as patch:
         # Memory for two members at a time, whatever this machine has.
-        patch.setattr(ensemble_run, "fitting_batch", lambda c, members, w, d: min(members, 2))
+        patch.setattr(ensemble_run, "fitting_batch", lambda c, members, *rest: min(members, 2))
         run_cycle(site_of(made), FIRST)
     return made
 
