@@ -4,6 +4,10 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# The oldest Triton that is supported, beside the newest one of the environment: kernels compile with both.
+OLDEST_TRITON := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	--target $(VENV)/triton-3.6 triton==3.6.0
+
 .PHONY: demo test test-slow check format benchmarks lock clean help
 
 help:
@@ -22,6 +26,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.runtime
 	@$(PIP) -e '.[dev]'
+	@[ "$$(uname -sm)" != "Linux x86_64" ] || $(OLDEST_TRITON)
 	@touch $@
 
 demo: $(VENV)/.runtime
