@@ -35,7 +35,7 @@ def swiglu(
         ValueError: shapes that do not fit together.
     """
     _check(x, scale, w13, shift)
-    chosen = _choose(x, backend)
+    chosen = _choose(x, w13, backend)
     if chosen == "triton":
         from mosaic_core.kernels.feed_forward import autograd
 
@@ -64,14 +64,17 @@ def feed_forward(
     Raises:
         DeviceError, ValueError: as `swiglu`.
     """
-    if _choose(x, backend) == "blocked":
-        _check(x, scale, w13, shift)
+    _check(x, scale, w13, shift)
+    if _choose(x, w13, backend) == "blocked":
         return blocked.feed_forward(x, scale, w13, shift, w2)
     return F.linear(swiglu(x, scale, w13, shift, backend=backend), w2)
 
 
-def _choose(x: Tensor, backend: Backend | None) -> Backend:
-    limits = None if x.shape[-1] % 8 == 0 else f"{x.shape[-1]} features are no multiple of 8"
+def _choose(x: Tensor, w13: Tensor, backend: Backend | None) -> Backend:
+    limits = None
+    for kind, features in (("input", x.shape[-1]), ("hidden", w13.shape[0] // 2)):
+        if features % 8:
+            limits = f"{features} {kind} features are no multiple of 8"
     return dispatch.choose("swiglu", x, backend, limits)
 
 
