@@ -34,7 +34,7 @@ from mosaic_core.model.config import GridConfig, ModelConfig, StageConfig
 ATTENTION = ("ours", "flex", "dense")
 NSIDES = {"attention": (16, 32, 64, 128), "step": (16, 32, 64)}
 MODELS = ("hres", "half_degree", "quarter_degree")
-LONGEST = 600.0
+LONGEST = 900.0
 """Seconds after which a measurement is given up."""
 
 PICTURE = Path(__file__).parent.parent / "docs" / "figures" / "scaling.png"
@@ -69,7 +69,8 @@ def attention(contender: str, nside: int) -> Result:
     scale = Scale.named("full")
     dtype = torch.float16 if scale.device.type == "cuda" else torch.float32
     given = case(scale, 1, stage=layer(nside), dtype=dtype)
-    return _measured(scale, _attend(contender, scale, given)) | {"tokens": given.stage.tokens}
+    result = _measured(scale, _attend(contender, scale, given), warm=contender != "dense")
+    return result | {"tokens": given.stage.tokens}
 
 
 def _attend(contender: str, scale: Scale, given: Case) -> Callable[[], Tensor]:
@@ -100,23 +101,28 @@ def step(_: str, nside: int) -> Result:
     return _measured(scale, lambda: forward(*given)) | {"tokens": config.stages[0].tokens}
 
 
-def _measured(scale: Scale, call: Callable[[], Tensor]) -> Result:
-    """Least time of some calls after one, and the memory that a call adds at its peak."""
+def _measured(scale: Scale, call: Callable[[], Tensor], warm: bool = True) -> Result:
+    """Least time of some calls (after one, if `warm`), and the GB that a call adds at its peak."""
     with torch.no_grad():
-        call()
         if scale.device.type == "cuda":
+            call()
             before = torch.cuda.memory_allocated() / 1e9
             _, peak = peaked(call, scale)
             return {"seconds": timed(call, scale)["ms"] / 1e3, "peak_gb": peak - before}
-        before = _resident("VmRSS", reset=True)
-        call()
-        peak = _resident("VmHWM") - before
-        times = []
-        while not times or (len(times) < 9 and sum(times) < 3):
-            used = time.process_time()
+        if warm:
             call()
-            times.append(time.process_time() - used)
-    return {"seconds": min(times), "peak_gb": peak}
+        before = _resident("VmRSS", reset=True)
+        times = [_seconds(call)]
+        peak = _resident("VmHWM") - before
+        while len(times) < 5 and sum(times) < 2:
+            times.append(_seconds(call))
+    return {"seconds": min(times), "calls": len(times), "peak_gb": peak}
+
+
+def _seconds(call: Callable[[], Tensor]) -> float:
+    begin = time.process_time()
+    call()
+    return time.process_time() - begin
 
 
 def _resident(name: str, reset: bool = False) -> float:

@@ -105,7 +105,9 @@ def _straightforward_kernels(scale: Scale, compiled: bool) -> Iterator[None]:
     gather = reference.neighbour_attention
     gather = scale.compiled(gather) if compiled else gather
 
-    def in_groups(kappa: Tensor, values: Tensor, near: Tensor, directions: Tensor) -> Tensor:
+    def in_groups(
+        kappa: Tensor, values: Tensor, near: Tensor, directions: Tensor, _: object
+    ) -> Tensor:
         groups = zip(kappa.split(_TOGETHER), values.split(_TOGETHER), strict=True)
         return torch.cat([gather(k, v, near, directions) for k, v in groups])
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from benchmarks.gpu.cases import case
@@ -70,14 +72,19 @@ def selected_attention(scale: Scale, dtype: torch.dtype) -> Pairs:
 
 def neighbours(scale: Scale, dtype: torch.dtype) -> Pairs:
     from mosaic_core.kernels.interpolation.neighbours import neighbour_attention
+    from mosaic_core.kernels.interpolation.tiles import Plan, Tiles, plan
 
     sources, targets, heads, width = scale.pick((3001, 2003, 12, 64), (51, 70, 2, 16))
     kappa = scale.randn(3, sources, heads, 3, dtype=dtype)
     values = scale.randn(3, sources, heads, width, dtype=dtype)
-    near = torch.randint(sources, (targets, 20), device=scale.device)
+    points = [np.random.default_rng(n).standard_normal((n, 3)) for n in (sources, targets)]
+    sphere = [(x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32) for x in points]
+    table = cKDTree(sphere[0]).query(sphere[1], k=20)[1].astype(np.int64)
+    tiles = Plan(*(Tiles(*(t.to(scale.device) for t in side)) for side in plan(table, *sphere)))
+    near = torch.from_numpy(table).to(scale.device)
     chords = scale.randn(targets, 20, 3, dtype=torch.float32)
     with torch.no_grad():
-        found = neighbour_attention(kappa, values, near, chords, backend=scale.backend)
+        found = neighbour_attention(kappa, values, near, chords, tiles, backend=scale.backend)
     exact = (x.double() for x in (kappa, values))
     yield found, neighbour_attention(*exact, near, chords.double(), backend="reference")
 

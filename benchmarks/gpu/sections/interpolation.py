@@ -26,7 +26,7 @@ def run(scale: Scale) -> Measures:
         plain = scale.compiled(reference.neighbour_attention)
         baseline = f"{name}_straightforward"
         yield baseline, partial(_measured, scale, make, few, plain, baseline)
-        ours = partial(neighbour_attention, backend=scale.backend)
+        ours = partial(neighbour_attention, plan=module.plan(), backend=scale.backend)
         yield f"{name}_ours", partial(_measured, scale, make, all_members, ours, baseline)
 
 
