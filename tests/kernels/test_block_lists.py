@@ -26,7 +26,7 @@ def scores_of_lists(draw: st.DrawFn) -> tuple[Tensor, int, int]:
     levels = draw(st.sampled_from([1, 2, 7, 1000]))
     shape = (batch, blocks, kv_heads, blocks)
     scores = torch.randint(0, levels, shape, generator=generator).float() - 1
-    return scores, draw(st.integers(1, blocks)), local
+    return scores, draw(st.integers(0, blocks)), local
 
 
 def best(row: list[float], count: int) -> list[int]:
@@ -146,7 +146,13 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize(
     ("batch", "kv_heads", "blocks", "local", "count", "levels"),
-    [(1, 3, 6, 2, 3, 3), (3, 1, 5, 1, 1, 100), (1, 1, 12, 12, 5, 4), (1, 2, 4, 2, 4, 2)],
+    [
+        (1, 3, 6, 2, 3, 3),
+        (3, 1, 5, 1, 1, 100),
+        (1, 1, 12, 12, 5, 4),
+        (1, 2, 4, 2, 4, 2),
+        (1, 1, 4, 2, 0, 2),
+    ],
 )
 def test_triton_selects_as_its_twin(
     batch: int, kv_heads: int, blocks: int, local: int, count: int, levels: int, dtype: torch.dtype
@@ -197,7 +203,7 @@ def test_selection_gives_its_reason_when_triton_cannot_run() -> None:
     assert lists.select(scores, 1, 1).blocks.shape == (1, 2, 1, 2)
 
 
-@pytest.mark.parametrize(("count", "local"), [(0, 1), (5, 1), (1, 3)])
+@pytest.mark.parametrize(("count", "local"), [(-1, 1), (5, 1), (1, 3)])
 def test_lists_that_cannot_be_are_refused(count: int, local: int) -> None:
     with pytest.raises(ValueError, match="blocks"):
         lists.select(torch.zeros(1, 4, 1, 4), count, local)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mosaic_core.kernels import dispatch
-from mosaic_core.kernels.attention import blocked, reference
+from mosaic_core.kernels.attention import autograd, blocked, reference
 from mosaic_core.kernels.attention.lists import JointLists, joint_lists
 from mosaic_core.kernels.dispatch import Backend
 
@@ -55,7 +55,10 @@ def gated_attention(
         from mosaic_core.kernels.attention.triton import forward
 
         joint = lists if isinstance(lists, JointLists) else joint_lists(lists, local // block_size)
-        out, _ = forward.gated_attention(q, k, v, logits, compressed, joint, block_size, save=False)
+        inputs = (q, k, v, logits, compressed)
+        if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+            return autograd.gated_attention(*inputs, joint, block_size)
+        out, _ = forward.gated_attention(*inputs, joint, block_size, save=False)
         return out
     twin = blocked if chosen == "blocked" else reference
     selected = _selected(lists, local // block_size) if isinstance(lists, JointLists) else lists
@@ -70,8 +73,6 @@ def _selected(joint: JointLists, local_blocks: int) -> Tensor:
 
 
 def _limits(q: Tensor, block_size: int) -> str | None:
-    if torch.is_grad_enabled() and q.requires_grad:
-        return "the triton kernel has no backward yet"
     if block_size < 16:
         return f"blocks of {block_size} tokens are under 16"
     return dispatch.head_width(q.shape[-1])

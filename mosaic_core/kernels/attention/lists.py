@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mosaic_core.errors import DeviceError
 from mosaic_core.kernels import dispatch
 from mosaic_core.kernels.dispatch import Backend
 
@@ -67,41 +64,23 @@ def select(
         count: blocks selected.
         local_blocks: blocks in a local group; groups are consecutive runs.
         backend: `triton` does it in one launch; another one is `joint_lists(top_blocks(...))`;
-            None takes triton where it runs.
+            None takes the best that supports the scores.
 
     Raises:
-        DeviceError: triton is asked for and does not run.
+        DeviceError: the backend asked for does not support these scores.
         ValueError: groups that do not tile the blocks, or more selected than there are.
     """
     blocks, key_blocks = scores.shape[1], scores.shape[3]
-    if key_blocks != blocks or blocks % local_blocks or not 0 < count <= blocks:
+    if key_blocks != blocks or blocks % local_blocks or not 0 <= count <= blocks:
         raise ValueError(f"{count} blocks, groups of {local_blocks}, scores {tuple(scores.shape)}")
-    wanted = backend or dispatch.forced()
-    reason = _declined(scores)
-    if wanted == "triton" and reason is not None:
-        raise DeviceError(
-            f"the triton kernel that selects blocks cannot run: {reason}",
-            "scores that it supports",
-            "set `kernels: auto`, or provide what is missing",
-        )
-    if reason is None and (wanted == "triton" or (wanted is None and scores.is_cuda)):
+    limits = None
+    if blocks > MOST_KEY_BLOCKS:
+        limits = f"{blocks} key blocks are over {MOST_KEY_BLOCKS}"
+    if dispatch.choose("selection of blocks", scores, backend, limits) == "triton":
         from mosaic_core.kernels.attention.triton import select as triton_select
 
         return triton_select.select(scores.detach(), count, local_blocks)
     return joint_lists(top_blocks(scores.detach(), count), local_blocks)
-
-
-def _declined(scores: Tensor) -> str | None:
-    """Why the triton kernel does not select from `scores`; None if it does."""
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed (pip install 'mosaic-forecast[gpu]')"
-    if not scores.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
-        return f"triton needs a CUDA device, the scores are on {scores.device.type}"
-    if scores.dtype not in (torch.float16, torch.bfloat16, torch.float32):
-        return f"no triton kernel for {scores.dtype}"
-    if scores.shape[-1] > MOST_KEY_BLOCKS:
-        return f"{scores.shape[-1]} key blocks are over {MOST_KEY_BLOCKS}"
-    return None
 
 
 def top_blocks(scores: Tensor, count: int) -> Tensor:

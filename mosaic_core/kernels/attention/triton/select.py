@@ -6,14 +6,13 @@ counts, where ranking every score against every other would take as many as ther
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from mosaic_core.kernels.attention.lists import JointLists
+from mosaic_core.kernels.launch import on_device
 
 
 @triton.jit
@@ -84,7 +83,7 @@ def select(scores: Tensor, count: int, local_blocks: int) -> JointLists:
         torch.empty(*shape, local_blocks + count, **new), torch.empty(*shape, 3, **new)
     )
     width = max(16, triton.next_power_of_2(blocks))
-    with torch.cuda.device(scores.device) if scores.is_cuda else contextlib.nullcontext():
+    with on_device(scores):
         _select[(batch * blocks * kv_heads,)](
             scores, lists.blocks, lists.ends,
             blocks, kv_heads, count,

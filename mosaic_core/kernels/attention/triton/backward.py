@@ -1,0 +1,141 @@
+"""Launching the gradients of gated attention over joint lists."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from mosaic_core.kernels.attention.lists import JointLists, inverted
+from mosaic_core.kernels.attention.triton.backward_kernels import (
+    LOG2_E,
+    key_kernel,
+    prepare_kernel,
+    query_kernel,
+    sum_kernel,
+)
+from mosaic_core.kernels.attention.triton.forward import Saved
+from mosaic_core.kernels.launch import on_device
+
+SUMMED = 16
+"""Keys of a tile of the kernel that sums pieces."""
+
+
+class Gradients(NamedTuple):
+    """Each in the shape and dtype of what it belongs to, contiguous."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    logits: Tensor
+    compressed: Tensor
+
+
+class Launch(NamedTuple):
+    """Query rows and keys of a tile of the two large kernels, and their warps and stages."""
+
+    q_rows: int
+    q_keys: int
+    kv_rows: int
+    kv_keys: int
+    warps: int
+    stages: int
+
+
+def launch(group: int, block_size: int, exact: bool) -> Launch:
+    """Tiles for fp16 and bf16, or for fp32 (`exact`), whose products have no tensor cores."""
+    tile = 32 if exact else 64
+    block = max(16, triton.next_power_of_2(block_size))
+    return Launch(
+        q_rows=min(2 * tile, max(16, triton.next_power_of_2(group * block_size))),
+        q_keys=min(tile, block),
+        kv_rows=min(tile, block),
+        kv_keys=min(2 * tile, block),
+        warps=8,
+        stages=2,
+    )
+
+
+def gated_attention_gradients(
+    dout: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    logits: Tensor,
+    compressed: Tensor,
+    joint: JointLists,
+    saved: Saved,
+    block_size: int,
+) -> Gradients:
+    """Gradients of everything that `mosaic_core.kernels.attention.gated.gated_attention` takes.
+
+    Args:
+        dout: gradient of its result, (batch, token, head, width).
+        q: (batch, token, head, width).
+        k, v: (batch, token, kv head, width).
+        logits: of the gates, (batch, token, head, 3): local, compressed, selected.
+        compressed: (batch, query block, head, width).
+        joint: lists of the query blocks.
+        saved: what the forward pass kept.
+        block_size: tokens in a block.
+    """
+    batch, tokens, heads, width = q.shape
+    kv_heads, blocks = k.shape[2], tokens // block_size
+    group, exact = heads // kv_heads, q.dtype == torch.float32
+    q, k, v = (_rows(x) for x in (q, k, v))
+    dout, compressed = dout.contiguous(), compressed.contiguous()
+    logits = logits if logits.stride(-1) == 1 else logits.contiguous()
+    saved = Saved(*(x.contiguous() for x in saved))
+    blocks_listed, ends = (x.contiguous() for x in joint)
+    lists = inverted(joint, blocks)
+    tile = launch(group, block_size, exact)
+    scale = width**-0.5
+    stride = batch * heads * tokens
+    strides = [s for x in (q, k, v) for s in (x.stride(0), x.stride(1) // 8, x.stride(2))]
+    new = {"device": q.device, "dtype": torch.float32}
+    rows = torch.empty(3, stride, device=q.device, dtype=torch.int64)
+    partial = torch.empty(len(lists.pieces), 2, block_size, width, **new)
+    found = Gradients(
+        *(
+            torch.empty(x.shape, device=x.device, dtype=x.dtype)
+            for x in (q, k, v, logits, compressed)
+        )
+    )
+    shape = {"BLOCK": block_size, "WIDTH": width}
+    large = {**shape, "GROUP": group, "EXACT": exact}
+    warps = {"num_warps": tile.warps, "num_stages": tile.stages}
+    with on_device(q):
+        prepare_kernel[(batch * blocks * heads,)](
+            dout, saved.o_local, saved.o_selected, compressed, logits,
+            saved.lse_local, saved.lse_selected,
+            found.logits, found.compressed, rows,
+            tokens, blocks, heads, stride, *logits.stride()[:3],
+            ROWS=triton.next_power_of_2(block_size), **shape,
+        )  # fmt: skip
+        query_kernel[(triton.cdiv(group * block_size, tile.q_rows), blocks, batch * kv_heads)](
+            q, k, v, dout, rows, blocks_listed, ends, found.q,
+            scale, scale * LOG2_E.value,
+            tokens, blocks_listed.shape[3], heads, kv_heads, stride, *strides,
+            TILE_M=tile.q_rows, TILE_N=tile.q_keys, **large, **warps,
+        )  # fmt: skip
+        key_kernel[(triton.cdiv(block_size, tile.kv_keys) * len(lists.pieces),)](
+            q, k, v, dout, rows, lists.queries, lists.kinds, lists.pieces, partial,
+            scale * LOG2_E.value,
+            tokens, blocks, heads, kv_heads, stride, *strides,
+            TILE_M=tile.kv_rows, TILE_N=tile.kv_keys, **large, **warps,
+        )  # fmt: skip
+        sum_kernel[(triton.cdiv(block_size, SUMMED) * batch * kv_heads * blocks,)](
+            partial, lists.piece_offsets, found.k, found.v,
+            scale,
+            blocks, kv_heads,
+            TILE_N=SUMMED, **shape,
+        )  # fmt: skip
+    return found
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Rows that can be read 16 bytes at a time: `x`, or a copy of it."""
+    good = x.stride(-1) == 1 and not any(s % 8 for s in x.stride()[:3])
+    return x if good else x.contiguous()
