@@ -44,10 +44,10 @@ def parse_url(text: str) -> URL:
 
 
 def connect(url: URL) -> Engine:
-    """An engine for `url`; nothing is connected yet.
+    """An engine for `url`; nothing is connected or made yet.
 
     Raises:
-        CatalogError: the driver is not installed, or the folder of the file cannot be made.
+        CatalogError: the driver is not installed.
     """
     if url.get_backend_name() == "sqlite":
         return _sqlite(url)
@@ -127,13 +127,16 @@ def _first_line(error: Exception) -> str:
 
 def _sqlite(url: URL) -> Engine:
     path = Path(str(url.database)).expanduser().absolute()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CatalogError(
-            f"the folder {path.parent} cannot be made ({error.strerror})", "a writable folder"
-        ) from error
     engine = create_engine(url.set(database=str(path)), connect_args={"timeout": BUSY_SECONDS})
+
+    @event.listens_for(engine, "do_connect")
+    def _make_folder(*_: object) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CatalogError(
+                f"the folder {path.parent} cannot be made ({error.strerror})", "a writable folder"
+            ) from error
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:

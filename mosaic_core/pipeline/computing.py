@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
+import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
 from importlib import import_module
 from typing import Any, Final
 
-from mosaic_core.errors import ConfigurationError, MosaicError
+from mosaic_core.errors import ConfigurationError, MosaicError, StoreError
 from mosaic_core.pipeline.forecasts import Published
 from mosaic_core.pipeline.truth import StoredAnalyses
 from mosaic_core.pipeline.verifier import Due, Verified, Verifier
@@ -22,25 +25,28 @@ asked for."""
 
 LOCAL: Final = "local"
 _ASK_SECONDS: Final = 30
+_AT_ONCE: Final = 1
+"""Lead times that are computed at the same time: one waits for the store while one is scored."""
 
 
 def one_ahead(verifier: Verifier, dues: Sequence[Due]) -> Iterator[Answer]:
-    """In this process; while one answer is taken the next is computed, and no more."""
-    with ThreadPoolExecutor(1) as pool:
-        following: Future[Answer] | None = None
+    """In this process; while one answer is taken the next two are computed, and no more."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        waiting: deque[Future[Answer]] = deque()
         for due in dues:
-            answer, following = following, pool.submit(answer_of, verifier, due)
-            if answer is not None:
-                yield answer.result()
-        if following is not None:
-            yield following.result()
+            if len(waiting) > _AT_ONCE:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(answer_of, verifier, due))
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def on_dask(where: str) -> Computing:
     """On Dask: `local` are threads of this process, else the address of a scheduler.
 
     Two lead times a thread are in flight at once. Workers of a cluster have this package installed
-    and open the site themselves: they read its store, and only this process writes.
+    and open the site themselves, anew for each call: they read its store, which must be where the
+    profile says, and only this process writes.
 
     Raises:
         ConfigurationError: Dask is not installed, or no scheduler or worker answers; a truth other
@@ -78,7 +84,7 @@ def _on_cluster(address: str, verifier: Verifier, dues: Sequence[Due]) -> Iterat
         raise ConfigurationError(
             f"forecasts of {verifier.forecasts.name} on a cluster", "those that the site published"
         )
-    packed = pickle.dumps((verifier.site.profile, verifier.settings))
+    site = pickle.dumps((verifier.site.profile, verifier.settings)), uuid.uuid4().hex
     try:
         client = _installed("distributed").Client(
             address, timeout=_ASK_SECONDS, set_as_default=False
@@ -95,7 +101,7 @@ def _on_cluster(address: str, verifier: Verifier, dues: Sequence[Due]) -> Iterat
                 f"the Dask scheduler at {address} has no worker", "one or more"
             ) from error
         threads = sum(client.nthreads().values())
-        yield from _in_batches(partial(_on_worker, packed), dues, threads, client)
+        yield from _in_batches(partial(_on_worker, *site), dues, threads, client)
 
 
 def _in_batches(
@@ -109,16 +115,24 @@ def _in_batches(
         )
 
 
-def _on_worker(packed: bytes, due: Due) -> Answer:
-    return answer_of(_verifier_of(packed), due)
+def _on_worker(packed: bytes, call: str, due: Due) -> Answer:
+    return answer_of(_verifier_of(packed, call), due)
 
 
 @lru_cache(maxsize=1)
-def _verifier_of(packed: bytes) -> Verifier:
+def _verifier_of(packed: bytes, call: str) -> Verifier:
+    """The verifier of one call of `on_dask`: what it keeps in memory does not outlive the call."""
     from mosaic_core.pipeline.site import open_site
 
     profile, settings = pickle.loads(packed)
-    site = open_site(profile)
+    try:
+        site = open_site(profile, create=False)
+    except StoreError as error:
+        raise StoreError(
+            f"the Dask worker on {socket.gethostname()} cannot read the store: {error.found}",
+            "the store of the profile, under the same path or URL on every worker",
+            "mount it there, or verify without --dask ADDRESS",
+        ) from error
     return Verifier(site, StoredAnalyses(site), settings)
 
 

@@ -132,8 +132,12 @@ class ModelFileAtSite:
         return checkpoint.load_model(self._site.config, self.file, self.version, device)
 
 
-def open_site(profile: Profile) -> Site:
+def open_site(profile: Profile, *, create: bool = True) -> Site:
     """Open everything a profile names; nothing is computed and nothing large is read.
+
+    Args:
+        create: make the folder of the store and the catalog when they are not there. False is for
+            those who only read the store: the catalog is then not connected before it is asked.
 
     Raises:
         MosaicError: what cannot be opened, by name.
@@ -155,8 +159,8 @@ def open_site(profile: Profile) -> Site:
         profile,
         config,
         source,
-        open_store(profile.store),
-        Catalog(profile.catalog),
+        open_store(profile.store, create=create),
+        Catalog(profile.catalog, check=create),
         tuple(products),
         checks,
     )

@@ -2,40 +2,86 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import atexit
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any, Final
 
 from obstore.exceptions import BaseError
+from zarr.core import sync
 from zarr.storage import ObjectStore
 
+from mosaic_core.errors import StoreError
 from mosaic_core.storage.refusals import store_error
+
+_SETTLE_SECONDS: Final = 30
+_HAND_OVER_SECONDS: Final = 0.05
 
 
 class TranslatingStore(ObjectStore):  # type: ignore[misc]
     """`zarr.storage.ObjectStore` that says what to do when the store refuses."""
 
     async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
-        try:
+        with self._translated(key, "read"):
             return await super().get(key, *args, **kwargs)
-        except BaseError as error:
-            raise store_error(error, f"{_root(self.store)}/{key}", "read") from error
 
     async def set(self, key: str, value: Any) -> None:
-        try:
+        with self._translated(key, "write"):
             await super().set(key, value)
-        except (BaseError, OSError) as error:
-            raise store_error(error, f"{_root(self.store)}/{key}", "write") from error
 
     async def set_if_not_exists(self, key: str, value: Any) -> None:
-        try:
+        with self._translated(key, "write"):
             await super().set_if_not_exists(key, value)
-        except (BaseError, OSError) as error:
-            raise store_error(error, f"{_root(self.store)}/{key}", "write") from error
 
     async def get_partial_values(self, *args: Any, **kwargs: Any) -> Any:
-        try:
+        with self._translated("", "read"):
             return await super().get_partial_values(*args, **kwargs)
-        except BaseError as error:
-            raise store_error(error, _root(self.store), "read") from error
+
+    @contextlib.contextmanager
+    def _translated(self, key: str, action: str) -> Iterator[None]:
+        url = f"{_root(self.store)}/{key}" if key else _root(self.store)
+        if _end.begun:
+            raise StoreError(f"cannot {action} {url}: the process ends", "a process that goes on")
+        try:
+            yield
+        except (BaseError, OSError) as error:
+            raise store_error(error, url, action) from error
+
+
+class _End:
+    """The end of the process."""
+
+    begun = False
+
+    def await_the_rest(self) -> None:
+        """Let what is still read or written end before Python does, and begin nothing more.
+
+        Of several chunks of which one is refused zarr raises that, and leaves the others under way.
+        A thread of obstore that comes back to a Python that is ending aborts the process, and the
+        exit code is lost.
+        """
+        self.begun = True
+        loop = sync.loop[0]
+        if loop is None or not loop.is_running():
+            return
+        with contextlib.suppress(TimeoutError):
+            if asyncio.run_coroutine_threadsafe(_rest(), loop).result(_SETTLE_SECONDS):
+                time.sleep(_HAND_OVER_SECONDS)  # the last of those threads lets go of Python
+
+
+async def _rest() -> int:
+    """Await all tasks of the running loop but this; how many there were."""
+    count = 0
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)
+        count += len(others)
+    return count
+
+
+_end = _End()
+atexit.register(_end.await_the_rest)  # before that of zarr, which closes the loop
 
 
 def _root(store: Any) -> str:

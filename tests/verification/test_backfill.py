@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,10 +13,13 @@ import pytest
 import zarr
 from typer.testing import CliRunner
 
+from mosaic_core.analysis.store import analysis_key
 from mosaic_core.cycle import Cycle
-from mosaic_core.errors import ConfigurationError
+from mosaic_core.errors import AnalysisMissing, ConfigurationError, StoreError
 from mosaic_core.pipeline import computing
+from mosaic_core.pipeline.truth import StoredAnalyses
 from mosaic_core.pipeline.verification import VerificationReport, verify_due
+from mosaic_core.pipeline.verifier import Due, Verified, Verifier
 from mosaic_core.verification import arrays
 from mosaic_core.verification.settings import VerificationSettings
 from tests.pipeline.world import World, copy_of, plain
@@ -24,6 +28,7 @@ from tests.verification.conftest import CYCLES, site_of
 from tests.verification.test_due import DUE, all_scores
 
 SETTINGS = VerificationSettings.load()
+FIRST_DUE = Due(CYCLES[1].init_time, CYCLES[0], 1, 6)
 Made = tuple[list[tuple[object, ...]], list[bytes]]
 
 
@@ -132,6 +137,35 @@ class TestCluster:
         ((due, reason),) = made(world, address)[1].failed
         assert str(due) == f"{CYCLES[0]} +6 h"
         assert "2m_temperature of the forecast not finite" in reason
+
+    def test_a_later_call_sees_the_store_anew(self, world: World, address: str) -> None:
+        site = site_of(world)
+        verifier = Verifier(site, StoredAnalyses(site), SETTINGS)
+        on_cluster = computing.on_dask(address)
+        ((_, found),) = on_cluster(verifier, [FIRST_DUE])
+        assert isinstance(found, Verified)
+        shutil.rmtree(Path(world.store, analysis_key("made-up", FIRST_DUE.valid_time)))
+        ((_, found),) = on_cluster(verifier, [FIRST_DUE])
+        assert isinstance(found, AnalysisMissing)
+        site.catalog.close()
+
+    def test_a_worker_makes_no_store_and_no_catalog(
+        self, world: World, address: str, tmp_path: Path
+    ) -> None:
+        site = site_of(world)
+        for folder in (tmp_path / "absent", Path(world.store)):
+            catalog = f"sqlite:///{tmp_path}/catalogs/catalog.db"
+            profile = replace(site.profile, store=str(folder), catalog=catalog)
+            elsewhere = Verifier(replace(site, profile=profile), StoredAnalyses(site), SETTINGS)
+            compute = computing.on_dask(address)(elsewhere, [FIRST_DUE])
+            if folder.exists():
+                assert isinstance(next(compute)[1], Verified)
+            else:
+                with pytest.raises(StoreError, match=r"worker on .* there is no folder .*mount it"):
+                    next(compute)
+            assert not (tmp_path / "absent").exists()
+            assert not (tmp_path / "catalogs").exists()
+        site.catalog.close()
 
     def test_a_scheduler_that_does_not_answer_is_named(
         self, world: World, monkeypatch: pytest.MonkeyPatch
