@@ -12,7 +12,11 @@ from mosaic_core.kernels.interpolation.triton.backward import (
     score_slopes_kernel,
     source_slopes_kernel,
 )
-from mosaic_core.kernels.interpolation.triton.forward import ROWS, sums_kernel, weights_kernel
+from mosaic_core.kernels.interpolation.triton.forward import (
+    sums_kernel,
+    weights_kernel,
+    weights_shape,
+)
 
 _TYPES = {
     "rows_ptr": "*i32", "first_ptr": "*i32", "union_ptr": "*i32", "slots_ptr": "*u8",
@@ -42,12 +46,11 @@ def _build(
 
 
 def _builds(k: int) -> tuple[Build, ...]:
-    few = {"K": k, "K_PAD": 32, "HEADS": 12, "HEADS_PAD": 16, "ROWS": ROWS}
     tiled = {
         "K": k, "WIDTH": 64, "TILE": TILE, "CHUNK": CHUNK, "NOT_ONE": NOT_ONE, "EXACT": False,
     }  # fmt: skip
     return (
-        _build(f"weights of {k}", weights_kernel, few, 1, products=False),
+        _build(f"weights of {k}", weights_kernel, weights_shape(k, 12), 1, products=False),
         _build(f"sums of {k}", sums_kernel, tiled, 4),
         _build(f"slopes of scores of {k}", score_slopes_kernel, tiled, WARPS),
         _build(f"slopes of sources of {k}", source_slopes_kernel, tiled, WARPS),

@@ -10,8 +10,8 @@ from torch import Tensor
 from mosaic_core.kernels.interpolation.tiles import CHUNK, NOT_ONE, TILE, Tiles
 from mosaic_core.kernels.launch import on_device
 
-ROWS = 4
-"""Targets whose weights one program, a single warp, computes for all heads."""
+_SCORES = 2048
+"""Of a program that computes weights: a single warp, for all heads of a few targets."""
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
 
@@ -73,6 +73,13 @@ def sums_kernel(
     tl.store(out_at, acc.to(out_ptr.dtype.element_ty), mask=row[:, None] >= 0)
 
 
+def weights_shape(k: int, heads: int) -> dict[str, int]:
+    """Sizes of the tensor of scores that a program of `weights_kernel` holds."""
+    k_pad, heads_pad = triton.next_power_of_2(k), triton.next_power_of_2(heads)
+    rows = min(64, max(1, _SCORES // (k_pad * heads_pad)))
+    return {"K": k, "K_PAD": k_pad, "HEADS": heads, "HEADS_PAD": heads_pad, "ROWS": rows}
+
+
 def neighbour_weights(
     kappa: Tensor, neighbours: Tensor, directions: Tensor, dtype: torch.dtype
 ) -> Tensor:
@@ -82,12 +89,11 @@ def neighbour_weights(
     # The heads of a source lie side by side, so that one load takes several.
     kappa = kappa.transpose(2, 3).contiguous()
     weights = torch.empty(batch, heads, targets, k, dtype=dtype, device=kappa.device)
+    shape = weights_shape(k, heads)
     with on_device(kappa):
-        weights_kernel[triton.cdiv(targets, ROWS), batch](
+        weights_kernel[triton.cdiv(targets, shape["ROWS"]), batch](
             kappa, neighbours.contiguous(), directions.contiguous(), weights,
-            sources, targets,
-            K=k, K_PAD=triton.next_power_of_2(k),
-            HEADS=heads, HEADS_PAD=triton.next_power_of_2(heads), ROWS=ROWS, num_warps=1,
+            sources, targets, **shape, num_warps=1,
         )  # fmt: skip
     return weights
 
