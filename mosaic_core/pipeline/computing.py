@@ -25,7 +25,7 @@ asked for."""
 
 LOCAL: Final = "local"
 _ASK_SECONDS: Final = 30
-_AT_ONCE: Final = 1
+_AT_ONCE: Final = 2
 """Lead times that are computed at the same time: one waits for the store while one is scored."""
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -43,11 +42,8 @@ from mosaic_core.verification.statistics import statistics_of, truth_statistics
 _log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
-_THREADS: Final = 2
-"""Parts of a lead time that are read and scored at the same time."""
-
 _TOGETHER: Final = 4
-"""Channels of such a part: what bounds the memory."""
+"""Channels that are read and scored at a time: what bounds the memory."""
 
 
 @dataclass(frozen=True, order=True)
@@ -136,10 +132,8 @@ class Verifier:
         actual = self._actual(due.valid_time)
         fields = _Fields(self.forecasts, ensemble, where, actual, self._again)
         scored = _Scored(self, due, actual)
-        with ThreadPoolExecutor(_THREADS) as pool:
-            parts = list(_parts(self.channels))
-            for found in pool.map(lambda part: scored.of(part, *fields.of(part)), parts):
-                scored.add(*found)
+        for part in _parts(self.channels):
+            scored.add(part, *fields.of(part))
         energies = {} if scored.gaps else self._energies(fields)
         counts = {event: self._count(event, fields) for event in self.events}
         chosen = bands(last_wavenumber(self.site, self.harmonics)) if energies else ()
@@ -258,22 +252,19 @@ class _Scored:
         self._observed: list[Array] = []
         self.gaps = False
 
-    def of(
-        self, part: Channels, members: NDArray[Any], actual: Array
-    ) -> tuple[dict[str, Array], Array, NDArray[np.bool_]]:
-        """Statistics, ranks and where truth is known; changes nothing."""
+    def add(self, part: Channels, members: NDArray[Any], actual: Array) -> None:
+        """Members (number, channel, latitude, longitude) and truth of some channels."""
         verifier = self._verifier
         order = [verifier.channels.index(name) for name in part.names]
         chosen = {k: None if f is None else f[order] for k, f in self._references.items()}
         passed = Members.of(members, actual)
-        known = {name: means[order] for name, means in self._of_truth.items()}
-        means = statistics_of(passed, actual, verifier.weights, **chosen, of_truth=known)
-        return means, ranks_of(passed, actual, verifier.weights), ~np.isnan(actual)
-
-    def add(self, means: dict[str, Array], ranks: Array, known: NDArray[np.bool_]) -> None:
-        self._means.append(means)
-        self._ranks.append(ranks)
-        self._observed.append(self._verifier.weights.shares(known))
+        of_truth = {name: means[order] for name, means in self._of_truth.items()}
+        known = ~np.isnan(actual)
+        self._means.append(
+            statistics_of(passed, actual, verifier.weights, **chosen, of_truth=of_truth)
+        )
+        self._ranks.append(ranks_of(passed, actual, verifier.weights))
+        self._observed.append(verifier.weights.shares(known))
         self.gaps = self.gaps or not known.all()
 
     @property

@@ -85,7 +85,7 @@ def _of_block(members: NDArray[Any], truth: Array) -> dict[str, NDArray[Any]]:
     return found
 
 
-def _how_many(happens: NDArray[np.bool_]) -> NDArray[np.int16]:
+def _how_many(happens: NDArray[np.bool_]) -> NDArray[np.integer[Any]]:
     """Members, at every point; a sum of bytes, while they hold it, is the fastest."""
-    total = np.uint8 if len(happens) < 256 else np.int16
-    return happens.view(np.uint8).sum(axis=0, dtype=total)
+    total = np.dtype(np.uint8 if len(happens) < 256 else np.int64)
+    return np.asarray(happens.view(np.uint8).sum(axis=0, dtype=total))

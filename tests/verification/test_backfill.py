@@ -66,7 +66,7 @@ def test_no_more_is_computed_than_is_taken(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(computing, "answer_of", answer_of)
     monkeypatch.setattr(computing.os, "cpu_count", lambda: 2)  # type: ignore[attr-defined]
-    for where, ahead in ((computing.one_ahead, 1), (computing.on_dask("local"), 3)):
+    for where, ahead in ((computing.one_ahead, 2), (computing.on_dask("local"), 3)):
         begun.clear()
         for taken, (due, _) in enumerate(where(None, range(100)), start=1):  # type: ignore[arg-type]
             assert due == taken - 1
