@@ -28,6 +28,7 @@ from mosaic_core.model import checkpoint
 from mosaic_core.model.checkpoint import LoadedModel
 from mosaic_core.model.config import ModelConfig
 from mosaic_core.model.forward import forward_of
+from mosaic_core.model.fused import FusedNetwork
 from mosaic_core.model.noise import batch_noise
 from mosaic_core.model.rollout import rollout
 from mosaic_core.profile import Profile
@@ -72,7 +73,12 @@ class Experiment:
             {"truncation": given.truncation, "seed": 0, "grid": grid.shape}
         )
         self.model = self._model(Path(given.weights) if given.weights else profile.weights_file)
-        self.forward = forward_of(self.model.network, given.precision)
+        network = self.model.network
+        self.forward = (
+            FusedNetwork(network, given.precision)
+            if given.fused
+            else forward_of(network, given.precision)
+        )
         self.channels = self.config.channel_set
         self.harmonics = SphericalHarmonics(grid)
         self.weights = Weights.of(grid, {"global": Region()})
@@ -312,6 +318,7 @@ def main() -> None:
     parser.add_argument("--truncation", type=int, default=31, help="of the simulation")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")
+    parser.add_argument("--fused", action="store_true", help="the fused network on any device")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--figure", type=Path, default=FIGURE)
     parser.add_argument("--no-record", action="store_true", help="print, write nothing")

@@ -116,23 +116,27 @@ def _kernels(profile: Profile) -> Iterator[Verdict]:
 
     from mosaic_core.kernels import dispatch
     from mosaic_core.model.checkpoint import pick_device
+    from mosaic_core.model.config import ModelConfig
+    from mosaic_core.model.forward import not_fused
 
     device = pick_device(profile.device)
     dtype = torch.float32 if profile.precision == "float32" else torch.float16
     probe = torch.zeros(1, dtype=dtype, device=device)
-    chosen = dispatch.choose("kernels", probe)
-    reasons = [
-        f"{name} declined: {reason}"
+    with dispatch.forced_backend(None if profile.kernels == "auto" else profile.kernels):
+        chosen = dispatch.choose("model", probe)
+        reason = not_fused(ModelConfig.load(profile.model), device, profile.precision)
+    found = [f"{chosen} runs", f"module by module: {reason}" if reason else "fused network"]
+    found += [
+        f"{name} declined: {why}"
         for name in get_args(dispatch.Backend)
-        if (reason := dispatch.declined(name, probe))
+        if (why := dispatch.declined(name, probe))
     ]
-    refused = profile.require is not None and profile.require != chosen
-    yield Verdict(
-        "kernels",
-        "bad" if refused else "good",
-        "; ".join([f"{chosen} runs", *reasons]),
-        f"this profile requires {profile.require}" if refused else "",
-    )
+    action = ""
+    if profile.require not in (None, chosen):
+        action = f"this profile requires {profile.require}"
+    elif profile.precision == "int8" and reason:
+        action = "8-bit linear maps need the fused network: set `precision: float16`"
+    yield Verdict("kernels", "bad" if action else "good", "; ".join(found), action)
 
 
 def _model(profile: Profile) -> Iterator[Verdict]:

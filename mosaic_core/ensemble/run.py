@@ -163,7 +163,7 @@ def layout_for(
         )
     lag_of(config, state)
     together = min(spec.members, members_per_run or spec.members)
-    fused = not_fused(model.network, precision) is None
+    fused = not_fused(config, model.device, precision) is None
     return ForecastLayout(
         cycle=state.cycle,
         variant=config.name,

@@ -91,7 +91,7 @@ def choose(
         return wanted
     for candidate in get_args(Backend):
         reason = declined(candidate, x, limits)
-        if candidate == "triton" and x.device.type == "cpu":
+        if candidate == "triton" and x.device.type != "cuda":
             reason = reason or "triton's interpreter runs only when asked for by name"
         if reason is None:
             return candidate

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from mosaic_core.errors import DeviceError
 from mosaic_core.kernels import dispatch
+from mosaic_core.model.config import ModelConfig
+from mosaic_core.model.fused import FusedNetwork, unsupported
+from mosaic_core.model.fused.graph import RecordedNetwork
 from mosaic_core.model.network import Mosaic
 
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
@@ -22,20 +25,19 @@ Forward = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 _log = logging.getLogger(__name__)
 
 
-def not_fused(network: Mosaic, precision: Precision) -> str | None:
-    """Why a step of `network` does not go through the fused kernels; None if it does."""
+def not_fused(config: ModelConfig, device: torch.device, precision: Precision) -> str | None:
+    """Why steps of a variant do not go through the fused kernels; None if they do."""
     if precision == "float32":
         return "float32 runs module by module"
     if dispatch.forced() not in (None, "triton"):
         return f"the kernels are {dispatch.forced()!r} by name"
-    device = network.static_vars.device
     if device.type != "cuda":
         return f"the fused network needs a CUDA device, this one is on {device.type}"
     if reason := dispatch.declined("triton", torch.zeros(1, dtype=torch.float16, device=device)):
         return reason
-    from mosaic_core.model.fused import unsupported
-
-    return unsupported(network.config)
+    if precision == "int8" and torch.cuda.get_device_capability(device) >= (10, 0):
+        return "triton compiles no products of 8-bit integers to this chip's tensor cores"
+    return unsupported(config)
 
 
 def forward_of(network: Mosaic, precision: Precision, recorded: bool = False) -> Forward:
@@ -47,11 +49,9 @@ def forward_of(network: Mosaic, precision: Precision, recorded: bool = False) ->
     Raises:
         DeviceError: `int8` where the fused network does not run.
     """
-    reason = not_fused(network, precision)
+    device = network.static_vars.device
+    reason = not_fused(network.config, device, precision)
     if reason is None:
-        from mosaic_core.model.fused import FusedNetwork
-        from mosaic_core.model.fused.graph import RecordedNetwork
-
         fused = FusedNetwork(network, precision)
         return RecordedNetwork(fused) if recorded else fused
     if precision == "int8":
@@ -63,7 +63,7 @@ def forward_of(network: Mosaic, precision: Precision, recorded: bool = False) ->
     _log.info("module by module in %s: %s", precision, reason)
     if precision == "float32":
         return network
-    cast = torch.autocast(network.static_vars.device.type, getattr(torch, precision))
+    cast = torch.autocast(device.type, getattr(torch, precision))
 
     def forward(states: Tensor, day_year: Tensor, z: Tensor | None) -> Tensor:
         with cast:

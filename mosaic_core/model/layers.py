@@ -8,10 +8,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-NORM_EPS = 2.0**-23
-"""Machine epsilon of float32, whatever the type of the input."""
-
-_HIDDEN_BYTES = {"cpu": 64 << 20, "cuda": 2 << 30}
+from mosaic_core.kernels.feed_forward.swiglu import feed_forward
+from mosaic_core.kernels.projections.rms import NORM_EPS
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
@@ -54,21 +52,8 @@ class FeedForward(nn.Module):
         shift = None
         if self.noise_bias is not None:
             assert z is not None
-            shift = self.noise_bias(z)[:, None]
-        if torch.is_grad_enabled():
-            return self._rows(x, shift)
-        row_bytes = 2 * x.shape[0] * self.w13.out_features * x.element_size()
-        step = max(1, _HIDDEN_BYTES.get(x.device.type, 1 << 28) // row_bytes)
-        pieces = [self._rows(x[:, i : i + step], shift) for i in range(0, x.shape[1], step)]
-        return torch.cat(pieces, dim=1)
-
-    def _rows(self, x: Tensor, shift: Tensor | None) -> Tensor:
-        u1, u3 = self.w13(x).chunk(2, dim=-1)
-        gate = u1 if shift is None else u1 + shift
-        out: Tensor = self.w2(
-            F.silu(gate, inplace=not torch.is_grad_enabled() and shift is not None) * u3
-        )
-        return out
+            shift = self.noise_bias(z)
+        return feed_forward(x, None, self.w13.weight, shift, self.w2.weight)
 
 
 def rotary_table(radians: NDArray[np.float32], width: int, theta: float) -> Tensor:

@@ -81,7 +81,7 @@ def test_variants_without_a_fused_form_say_why(golden: Path, model: LoadedModel)
 
 
 def test_a_cpu_runs_module_by_module_and_refuses_eight_bits(model: LoadedModel) -> None:
-    assert "CUDA" in (not_fused(model.network, "float16") or "")
+    assert "CUDA" in (not_fused(model.config, torch.device("cpu"), "float16") or "")
     assert forward_of(model.network, "float32") is model.network
     with pytest.raises(DeviceError, match="linear maps in 8 bits"):
         forward_of(model.network, "int8")

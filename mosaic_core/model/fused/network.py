@@ -35,7 +35,9 @@ def unsupported(config: ModelConfig) -> str | None:
         where = f"stage of nside {stage.nside}"
         if reason := dispatch.head_width(stage.dim // stage.heads):
             return f"{where}: {reason}"
-        if stage.block < 16 or stage.local % stage.block:
+        if stage.dim % 16 or stage.hidden % 16:
+            return f"{where}: {stage.dim} and {stage.hidden} features, not multiples of 16"
+        if not 16 <= stage.block <= 128 or stage.local % stage.block:
             return f"{where}: blocks of {stage.block} tokens in groups of {stage.local}"
         if not stage.selected:
             return f"{where}: no selected blocks"
