@@ -60,6 +60,8 @@ def block_sparse_attention(
     """
     batch, tokens, heads, width = q.shape
     kv_heads, listed = k.shape[2], block_indices.shape[3]
+    if not listed:
+        return torch.zeros_like(q)
     group, blocks = heads // kv_heads, tokens // block_size
     keys, values = (
         x.reshape(batch, blocks, block_size, kv_heads, width)

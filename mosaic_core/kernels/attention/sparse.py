@@ -48,8 +48,8 @@ def block_sparse_attention(
         limits = limits or "the triton kernel has no backward yet"
     chosen = dispatch.choose("sparse attention", q, backend, limits)
     if chosen == "triton":
-        from mosaic_core.kernels.attention.triton import sparse as triton_sparse
+        from mosaic_core.kernels.attention.triton import forward
 
-        return triton_sparse.block_sparse_attention(q, k, v, block_indices, block_size)
+        return forward.block_sparse_attention(q, k, v, block_indices, block_size)
     twin = blocked if chosen == "blocked" else reference
     return twin.block_sparse_attention(q, k, v, block_indices, block_size)

@@ -12,7 +12,6 @@ which frees its registers.
 
 from __future__ import annotations
 
-import contextlib
 from typing import NamedTuple
 
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from mosaic_core.kernels.attention.lists import JointLists
+from mosaic_core.kernels.launch import on_device
 
 _LOG2_E = 1.4426950408889634
 
@@ -105,33 +105,35 @@ def _attend(
 
 @triton.jit
 def forward_kernel(
-    q_ptr, k_src, v_src, list_ptr, ends_ptr, out_ptr, logits_ptr, compressed_ptr,
-    o_local_ptr, o_selected_ptr, lse_local_ptr, lse_selected_ptr,
-    scale_log2, listed, kv_heads,
-    q_b, q_s, q_h, k_b, k_s, k_h, v_b, v_s, v_h, i_b, i_t, i_h, o_b, o_s, o_h,
-    g_b, g_s, g_h, c_b, c_t, c_h, s_b, s_s,
+    q_ptr, k_src, v_src, list_ptr, ends_ptr, logits_ptr, compressed_ptr,
+    out_ptr, o_local_ptr, o_selected_ptr, lse_local_ptr, lse_selected_ptr,
+    scale_log2, listed, heads, kv_heads,
+    q_b, q_s, q_h, k_b, k_s, k_h, v_b, v_s, v_h, i_b, i_t, i_h,
+    g_b, g_s, g_h, c_b, c_t, c_h, o_b,
     GROUP: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
     TILE_M: tl.constexpr, TILE_N: tl.constexpr,
     GATED: tl.constexpr, SAVE: tl.constexpr, EXACT: tl.constexpr, DESCRIPTORS: tl.constexpr,
 ):  # fmt: skip
-    """Not GATED: the list is one segment of `listed` blocks, and `out` its softmax alone."""
+    """Outputs lie together; `*_s` of the inputs count 8 elements; `o_local` may be `out` itself.
+
+    Not GATED: the list is one segment of `listed` blocks, and `out` its softmax alone.
+    """
     tile, block, bh = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     batch, head = bh // kv_heads, bh % kv_heads
     far = batch.to(tl.int64)
-    q_s, k_s, v_s = q_s * 8, k_s * 8, v_s * 8
-
     row = tile * TILE_M + tl.arange(0, TILE_M)
     live = row < GROUP * BLOCK
-    token = (block * BLOCK + row % BLOCK).to(tl.int64)
+    token = block * BLOCK + row % BLOCK
     query_head = head * GROUP + row // BLOCK
     column = tl.arange(0, WIDTH)[None, :]
-    q_at = q_ptr + far * q_b + token[:, None] * q_s + query_head[:, None] * q_h + column
-    q = tl.load(q_at, mask=live[:, None], other=0.0)
-    out_at = out_ptr + far * o_b + token[:, None] * o_s + query_head[:, None] * o_h + column
+    q_at = q_ptr + far * q_b + (token.to(tl.int64) * (q_s * 8) + query_head * q_h)[:, None]
+    q = tl.load(q_at + column, mask=live[:, None], other=0.0)
     list_at = list_ptr + far * i_b + block * i_t + head * i_h
     if not DESCRIPTORS:
         k_src += far * k_b + head * k_h
         v_src += far * v_b + head * v_h
+    place = far * o_b + (token * heads + query_head) * WIDTH
+    near = far * (o_b // WIDTH) + token * heads + query_head
 
     acc = tl.zeros((TILE_M, WIDTH), tl.float32)
     top = tl.full((TILE_M,), float("-inf"), tl.float32)
@@ -139,71 +141,73 @@ def forward_kernel(
     if GATED:
         ends_at = ends_ptr + ((far * tl.num_programs(1) + block) * kv_heads + head) * 3
         local_end = tl.load(ends_at)
-        both_end = tl.load(ends_at + 1)
+        begin = tl.load(ends_at + 1)
         end = tl.load(ends_at + 2)
-        acc, alone_top, alone_total = _attend(
-            acc, top, total, q, k_src, v_src, k_s, v_s, batch, head, list_at,
+        acc, a_top, a_total = _attend(
+            acc, top, total, q, k_src, v_src, k_s * 8, v_s * 8, batch, head, list_at,
             0, local_end, scale_log2, BLOCK, WIDTH, TILE_N, EXACT, DESCRIPTORS,
         )  # fmt: skip
-        alone = acc / tl.where(alone_total > 0, alone_total, 1.0)[:, None]
-        tl.store(out_at, alone.to(out_ptr.dtype.element_ty), mask=live[:, None])
-        acc = tl.zeros((TILE_M, WIDTH), tl.float32)
+        stash = o_local_ptr + place[:, None] + column
+        alone = acc / tl.where(a_total > 0, a_total, 1.0)[:, None]
+        tl.store(stash, alone.to(stash.dtype.element_ty), mask=live[:, None])
         acc, top, total = _attend(
-            acc, top, total, q, k_src, v_src, k_s, v_s, batch, head, list_at,
-            local_end, both_end, scale_log2, BLOCK, WIDTH, TILE_N, EXACT, DESCRIPTORS,
+            tl.zeros((TILE_M, WIDTH), tl.float32), top, total,
+            q, k_src, v_src, k_s * 8, v_s * 8, batch, head, list_at,
+            local_end, begin, scale_log2, BLOCK, WIDTH, TILE_N, EXACT, DESCRIPTORS,
         )  # fmt: skip
-
         # The local branch: what only it sees and what both see, on one maximum.
-        local_top = tl.maximum(alone_top, top)
-        alone_weight = alone_total * tl.exp2(alone_top - local_top)
-        both_weight = tl.exp2(top - local_top)
-        local_total = alone_weight + total * both_weight
+        local_top = tl.maximum(a_top, top)
+        a_share = a_total * tl.exp2(a_top - local_top)
+        b_share = tl.exp2(top - local_top)
+        local_total = a_share + total * b_share
         tl.debug_barrier()
-        alone = tl.load(out_at, mask=live[:, None], other=0.0).to(tl.float32)
-        local = alone * (alone_weight / local_total)[:, None]
-        local += acc * (both_weight / local_total)[:, None]
-        near = token * s_s + query_head
+        local = tl.load(stash, mask=live[:, None], other=0.0).to(tl.float32)
+        local = local * (a_share / local_total)[:, None] + acc * (b_share / local_total)[:, None]
+        tl.debug_barrier()
+        tl.store(stash, local.to(stash.dtype.element_ty), mask=live[:, None])
         if SAVE:
-            o_at = far * o_b + token[:, None] * o_s + query_head[:, None] * o_h + column
-            tl.store(o_local_ptr + o_at, local.to(o_local_ptr.dtype.element_ty), mask=live[:, None])
-            tl.store(lse_local_ptr + far * s_b + near, local_top + tl.log2(local_total), mask=live)
-
-        gate_at = logits_ptr + far * g_b + token * g_s + query_head * g_h
-        gate_local = tl.load(gate_at, mask=live, other=0.0).to(tl.float32)
-        gate_compressed = tl.load(gate_at + 1, mask=live, other=0.0).to(tl.float32)
-        gate_selected = tl.load(gate_at + 2, mask=live, other=0.0).to(tl.float32)
-        highest = tl.maximum(tl.maximum(gate_local, gate_compressed), gate_selected)
-        gate_local = tl.exp2((gate_local - highest) * 1.4426950408889634)
-        gate_compressed = tl.exp2((gate_compressed - highest) * 1.4426950408889634)
-        gate_selected = tl.exp2((gate_selected - highest) * 1.4426950408889634)
-        gates = gate_local + gate_compressed + gate_selected
-        compressed_at = compressed_ptr + far * c_b + block * c_t + query_head[:, None] * c_h
-        compressed = tl.load(compressed_at + column, mask=live[:, None], other=0.0)
-        mixed = local * (gate_local / gates)[:, None]
-        mixed += compressed.to(tl.float32) * (gate_compressed / gates)[:, None]
-        gate_selected /= gates
-        tl.debug_barrier()
-        tl.store(out_at, mixed.to(out_ptr.dtype.element_ty), mask=live[:, None])
+            tl.store(lse_local_ptr + near, local_top + tl.log2(local_total), mask=live)
     else:
-        both_end = 0
+        begin = 0
         end = listed
 
     acc, top, total = _attend(
-        acc, top, total, q, k_src, v_src, k_s, v_s, batch, head, list_at,
-        both_end, end, scale_log2, BLOCK, WIDTH, TILE_N, EXACT, DESCRIPTORS,
+        acc, top, total, q, k_src, v_src, k_s * 8, v_s * 8, batch, head, list_at,
+        begin, end, scale_log2, BLOCK, WIDTH, TILE_N, EXACT, DESCRIPTORS,
     )  # fmt: skip
     total = tl.where(total > 0, total, 1.0)
     out = acc / total[:, None]
+    out_at = place[:, None] + column
     if SAVE:
-        o_at = far * o_b + token[:, None] * o_s + query_head[:, None] * o_h + column
-        tl.store(o_selected_ptr + o_at, out.to(o_selected_ptr.dtype.element_ty), mask=live[:, None])
-        lse_at = lse_selected_ptr + far * s_b + token * s_s + query_head
-        tl.store(lse_at, top + tl.log2(total), mask=live)
+        kept = out.to(o_selected_ptr.dtype.element_ty)
+        tl.store(o_selected_ptr + out_at, kept, mask=live[:, None])
+        tl.store(lse_selected_ptr + near, top + tl.log2(total), mask=live)
     if GATED:
+        gate_at = logits_ptr + far * g_b + token.to(tl.int64) * g_s + query_head * g_h
+        g_local, g_compressed, g_selected = _gates(gate_at, live)
+        average_at = compressed_ptr + far * c_b + block * c_t + (query_head * c_h)[:, None] + column
+        average = tl.load(average_at, mask=live[:, None], other=0.0).to(tl.float32)
         tl.debug_barrier()
-        mixed = tl.load(out_at, mask=live[:, None], other=0.0).to(tl.float32)
-        out = mixed + out * gate_selected[:, None]
-    tl.store(out_at, out.to(out_ptr.dtype.element_ty), mask=live[:, None])
+        local = tl.load(o_local_ptr + out_at, mask=live[:, None], other=0.0).to(tl.float32)
+        out = out * g_selected[:, None] + average * g_compressed[:, None] + local * g_local[:, None]
+        tl.debug_barrier()
+    tl.store(out_ptr + out_at, out.to(out_ptr.dtype.element_ty), mask=live[:, None])
+
+
+@triton.jit
+def _gates(at, live):
+    """Softmax of three logits side by side, by row."""
+    local = tl.load(at, mask=live, other=0.0).to(tl.float32)
+    compressed = tl.load(at + 1, mask=live, other=0.0).to(tl.float32)
+    selected = tl.load(at + 2, mask=live, other=0.0).to(tl.float32)
+    top = tl.maximum(tl.maximum(local, compressed), selected)
+    local, compressed, selected = (
+        tl.exp(local - top),
+        tl.exp(compressed - top),
+        tl.exp(selected - top),
+    )
+    total = local + compressed + selected
+    return local / total, compressed / total, selected / total
 
 
 def gated_attention(
@@ -229,66 +233,89 @@ def gated_attention(
         rows = q.new_empty((2, *q.shape[:3]), dtype=torch.float32)
         saved = Saved(*q.new_empty((2, *q.shape)), *rows)
     logits, compressed = (x if x.stride(-1) == 1 else x.contiguous() for x in (logits, compressed))
-    joint = JointLists(*(x.contiguous() for x in joint))
-    return _launch(q, k, v, joint, logits, compressed, saved, block_size, out), saved
+    lists, ends = joint.blocks.contiguous(), joint.ends.contiguous()
+    return _launch(q, k, v, lists, block_size, out, ends, logits, compressed, saved), saved
 
 
 def block_sparse_attention(
     q: Tensor, k: Tensor, v: Tensor, lists: Tensor, block_size: int, out: Tensor | None = None
 ) -> Tensor:
     """See `mosaic_core.kernels.attention.sparse.block_sparse_attention`. Forward only."""
-    blocks = lists.to(torch.int32).contiguous()
-    return _launch(q, k, v, JointLists(blocks, blocks), None, None, None, block_size, out)
+    return _launch(q, k, v, lists.to(torch.int32).contiguous(), block_size, out)
 
 
 def _launch(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    joint: JointLists,
-    logits: Tensor | None,
-    compressed: Tensor | None,
-    saved: Saved | None,
+    lists: Tensor,
     block_size: int,
     out: Tensor | None,
+    ends: Tensor | None = None,
+    logits: Tensor | None = None,
+    compressed: Tensor | None = None,
+    saved: Saved | None = None,
 ) -> Tensor:
     q, k, v = (_rows(x) for x in (q, k, v))
     out = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
+    o_local, *rest = saved or (out, None, None, None)
     batch, tokens, heads, width = q.shape
-    kv_heads = k.shape[2]
+    kv_heads, exact = k.shape[2], q.dtype == torch.float32
     group, blocks = heads // kv_heads, tokens // block_size
-    shape = launch(q, group * block_size, block_size)
+    shape = launch(capability(q), group * block_size, block_size, width, exact)
     box = [1, shape.tile_n, 1, width]
     keys, values = (
         TensorDescriptor.from_tensor(x, box) if shape.descriptors else x for x in (k, v)
     )
-    none = (0, 0, 0)
     grid = (triton.cdiv(group * block_size, shape.tile_m), blocks, batch * kv_heads)
-    with torch.cuda.device(q.device) if q.is_cuda else contextlib.nullcontext():
+    with on_device(q):
         forward_kernel[grid](
-            q, keys, values, joint.blocks, joint.ends, out, logits, compressed,
-            *(saved or (None,) * 4),
-            width**-0.5 * _LOG2_E, joint.blocks.shape[3], kv_heads,
-            *_strides(q), *_strides(k), *_strides(v), *joint.blocks.stride()[:3], *out.stride()[:3],
-            *(none if logits is None else logits.stride()[:3]),
-            *(none if compressed is None else compressed.stride()[:3]),
-            tokens * heads, heads,
+            q, keys, values, lists, ends, logits, compressed, out, o_local, *rest,
+            width**-0.5 * _LOG2_E, lists.shape[3], heads, kv_heads,
+            *_row_strides(q), *_row_strides(k), *_row_strides(v), *lists.stride()[:3],
+            *_strides(logits), *_strides(compressed), out.stride(0),
             GROUP=group, BLOCK=block_size, WIDTH=width, TILE_M=shape.tile_m, TILE_N=shape.tile_n,
-            GATED=logits is not None, SAVE=saved is not None, EXACT=q.dtype == torch.float32,
+            GATED=logits is not None, SAVE=saved is not None, EXACT=exact,
             DESCRIPTORS=shape.descriptors, num_warps=shape.warps, num_stages=shape.stages,
         )  # fmt: skip
     return out
 
 
-def launch(q: Tensor, rows: int, block_size: int) -> Launch:
-    """The shape of program for the chip of `q`, `rows` queries of a group in a block."""
-    tile_m = min(128, max(16, triton.next_power_of_2(rows)))
-    tile_n = min(64, max(16, triton.next_power_of_2(block_size)))
-    return Launch(tile_m, tile_n, 8, 3, False)
+def capability(x: Tensor) -> tuple[int, int]:
+    """Of the chip where x lies; the interpreter passes for the oldest."""
+    return torch.cuda.get_device_capability(x.device) if x.is_cuda else (8, 0)
 
 
-def _strides(x: Tensor) -> tuple[int, int, int]:
-    """Of batch, token (in units of 8 elements, as the kernel takes it) and head."""
+def launch(chip: tuple[int, int], rows: int, block_size: int, width: int, exact: bool) -> Launch:
+    """The shape of program for a chip: what compiles without spills (see `builds`).
+
+    128 query rows halve what 64 fetch from L2. Four warps leave room for two programs on a
+    multiprocessor of a Hopper, so that one multiplies while the other exponentiates; its wgmma
+    needs M = 64 for four warps only. Elsewhere four warps spill.
+
+    Args:
+        chip: compute capability.
+        rows: query rows of a block and key-value head.
+        exact: float32, which has no tensor cores.
+    """
+    most_m, most_n = (64, 32) if exact else (128, 64)
+    tile_m = min(most_m, max(16, triton.next_power_of_2(rows)))
+    tile_n = min(most_n, max(16, triton.next_power_of_2(block_size)))
+    descriptors = chip[0] in (9, 10) and block_size % tile_n == 0
+    small = tile_m * width <= (128 * 64 if chip[0] == 9 and descriptors else 64 * 64)
+    return Launch(tile_m, tile_n, 4 if small else 8, 3, descriptors)
+
+
+def _strides(x: Tensor | None) -> tuple[int, ...]:
+    return (0, 0, 0) if x is None else x.stride()[:3]
+
+
+def _row_strides(x: Tensor) -> tuple[int, int, int]:
+    """Of batch, token (in units of 8 elements) and head.
+
+    Triton itself finds out only which strides are multiples of 16, and a fused projection's rows
+    need not be.
+    """
     return x.stride(0), x.stride(1) // 8, x.stride(2)
 
 
