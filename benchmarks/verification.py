@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -145,6 +146,7 @@ def peak_gb() -> float:
 
 def measure(folder: Path, leads: int) -> dict[str, Any]:
     site, settings, dues = setting(folder, leads)
+    load = os.getloadavg()[0]
     began, used = time.perf_counter(), time.process_time()
     report = verify_each(site, StoredAnalyses(site), settings, dues)
     seconds, processor = time.perf_counter() - began, time.process_time() - used
@@ -156,6 +158,8 @@ def measure(folder: Path, leads: int) -> dict[str, Any]:
         "members": MEMBERS,
         "seconds": seconds,
         "processor_seconds": processor,
+        "load_before": load,
+        "load_after": os.getloadavg()[0],
         "peak_gb": peak_gb(),
         "stored_gb": sum(sizes) / 1e9,
     }
