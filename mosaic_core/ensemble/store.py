@@ -29,7 +29,7 @@ from mosaic_core.ensemble.written import (
 from mosaic_core.errors import ForecastError, IntegrityError
 from mosaic_core.storage import ObjectStore
 
-_CHUNK_POINTS, _CHUNK_STEPS = 9680, 2
+_CHUNK_POINTS, _CHUNK_STEPS = 9680, 4
 """Size of a chunk of one member: a band of longitudes, and a few steps of it."""
 _TIME = {"units": "hours since 1970-01-01T00:00:00", "calendar": "proleptic_gregorian"}
 _SPAN = {"units": "hours", "dtype": "timedelta64[ns]"}
@@ -241,7 +241,7 @@ def open_ensemble(objects: ObjectStore, prefix: str) -> xr.Dataset:
 def chunk_of(window: int, nlat: int, nlon: int) -> tuple[int, int]:
     """(steps, longitudes) of a chunk over all latitudes; the steps divide the window.
 
-    One step is read of many forecasts to verify them, and all steps of one place: about 20,000
+    One step is read of many forecasts to verify them, and all steps of one place: about 40,000
     values of a member serve both. A grid that is smaller than a band has more steps in a chunk.
     """
     columns = min(nlon, max(1, _CHUNK_POINTS // nlat))
