@@ -37,8 +37,6 @@ MODELS = ("hres", "half_degree", "quarter_degree")
 LONGEST = 900.0
 """Seconds after which a measurement is given up."""
 
-PICTURE = Path(__file__).parent.parent / "docs" / "figures" / "scaling.png"
-
 
 def layer(nside: int) -> StageConfig:
     """Every query attends to 256 tokens around it and to 12 listed blocks of 64."""
@@ -176,7 +174,7 @@ def apart(kind: str, contender: str, nside: int) -> Result:
     except subprocess.TimeoutExpired:
         return {"missing": f"not done after {LONGEST:.0f} s"}
     if done.returncode:
-        return {"missing": done.stderr.strip().splitlines()[-1][:200]}
+        return {"missing": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]}
     print(kind, contender, nside, done.stdout.strip(), flush=True)
     return dict(json.loads(done.stdout))
 

@@ -16,6 +16,7 @@ from benchmarks.gpu.measuring import Scale, poisoned
 from benchmarks.gpu.protocol import SECTIONS, Section, run
 from benchmarks.gpu.section import measured
 from benchmarks.gpu.table import decisions, speed_up, table
+from benchmarks.scaling import exponent
 from mosaic_core.model.checkpoint import parameter_shapes
 from mosaic_core.model.config import ModelConfig
 
@@ -201,3 +202,24 @@ def test_poisoned_memory_holds_nan() -> None:
 
     with poisoned():
         assert torch.empty(100).isnan().all()
+
+
+@pytest.mark.parametrize(("name", "ratio"), [("half_degree", 4), ("quarter_degree", 16)])
+def test_finer_models_cost_no_more_a_token(name: str, ratio: int) -> None:
+    fine, hres = ModelConfig.load(name), ModelConfig.load("hres")
+    assert fine.stages[0].tokens == ratio * hres.stages[0].tokens
+    assert operations.parameters(fine) == operations.parameters(hres)
+    costs = [sum(operations.member_step(c).values()) / c.stages[0].tokens for c in (fine, hres)]
+    assert costs[0] == pytest.approx(costs[1], rel=0.03)
+
+
+@pytest.mark.parametrize(("power", "noise"), [(1.0, 0.0), (2.0, 0.1)])
+def test_exponent_of_a_power_law(power: float, noise: float) -> None:
+    series = {
+        str(n): {"tokens": n, "seconds": n**power * (1 + noise * (-1) ** i)}
+        for i, n in enumerate((3072, 12288, 49152, 196608))
+    }
+    series["late"] = {"missing": "not done"}
+    found = exponent(series, "seconds")
+    assert found == pytest.approx(power, abs=noise + 1e-9)
+    assert exponent({"one": series["3072"]}, "seconds") is None

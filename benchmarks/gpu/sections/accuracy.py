@@ -14,6 +14,7 @@ from torch import Tensor
 from benchmarks.gpu.measuring import Measures, Result, Scale, errors
 from benchmarks.gpu.networks import Step, inputs, model
 from benchmarks.gpu.sections.step import ours
+from mosaic_core.kernels.attention.lists import JointLists, joint_lists, top_blocks
 from mosaic_core.kernels.dispatch import forced_backend
 from mosaic_core.model.attention import BlockSparseAttention
 from mosaic_core.model.config import StageConfig
@@ -101,12 +102,12 @@ def _in_modules(lists: Lists, forced: bool) -> Iterator[_Chosen]:
 
 @contextlib.contextmanager
 def _in_fused(lists: Lists, forced: bool) -> Iterator[_Chosen]:
-    chosen, top = _Chosen(lists, forced), fused.top_blocks
+    chosen = _Chosen(lists, forced)
 
-    def replaced(scores: Tensor, count: int) -> Tensor:
-        return chosen(top(scores, count))
+    def replaced(scores: Tensor, count: int, local_blocks: int) -> JointLists:
+        return joint_lists(chosen(top_blocks(scores, count)), local_blocks)
 
-    with mock.patch.object(fused, "top_blocks", replaced):
+    with mock.patch.object(fused, "select", replaced):
         yield chosen
 
 
