@@ -136,7 +136,7 @@ def test_runs_of_tokens_agree_with_all_at_once(
 ) -> None:
     given = inputs((3, 50, 16, 24), torch.float32, scaled)
     w2 = torch.randn(16, 24)
-    monkeypatch.setattr(blocked, "_HIDDEN_BYTES", {"cpu": 7 * 3 * 2 * 24 * 4})
+    monkeypatch.setattr(blocked, "_HIDDEN_BYTES", {"cpu": 7 * 2 * 3 * 2 * 24 * 4})
     with torch.no_grad():
         found = swiglu(*given, backend="blocked")
         out = feed_forward(*given, w2, backend="blocked")

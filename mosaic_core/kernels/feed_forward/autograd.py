@@ -32,12 +32,13 @@ class _SwiGLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         x, scale, w13, shift = ctx.saved_tensors
-        of_x, of_scale, of_w13, of_shift = ctx.needs_input_grad
+        of_x, of_scale, of_w13, _ = ctx.needs_input_grad
         du, total = backward.gradient(slope, x, scale, w13, shift)
         dx = dscale = dw13 = None
         if of_x or of_scale:
             dx = du @ w13
         if of_scale:
+            assert dx is not None
             dscale = torch.linalg.vecdot(x.float(), dx.float()).to(scale.dtype)
         if scale is not None:
             factor = scale[..., None]
@@ -45,4 +46,4 @@ class _SwiGLU(torch.autograd.Function):
             x = (x * factor).to(x.dtype)
         if of_w13:
             dw13 = du.flatten(0, 1).T @ x.flatten(0, 1)
-        return dx, dscale, dw13, total.to(shift.dtype) if of_shift else None
+        return dx, dscale, dw13, None if total is None else total.to(shift.dtype)

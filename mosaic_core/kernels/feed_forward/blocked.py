@@ -35,7 +35,7 @@ def _in_runs(
     """All tokens at once where gradients are due: they need all of it anyway."""
     if torch.is_grad_enabled():
         return run(x, scale)
-    row_bytes = x.shape[0] * features * x.element_size()
+    row_bytes = 2 * x.shape[0] * features * x.element_size()
     step = max(1, _HIDDEN_BYTES.get(x.device.type, 1 << 28) // row_bytes)
     parts = x.split(step, dim=1)
     scales = [None] * len(parts) if scale is None else scale.split(step, dim=1)

@@ -8,8 +8,7 @@ from torch import Tensor
 from mosaic_core.kernels import dispatch
 from mosaic_core.kernels.dispatch import Backend
 from mosaic_core.kernels.projections import reference
-
-NORM_EPS = reference.NORM_EPS
+from mosaic_core.kernels.projections.reference import NORM_EPS as NORM_EPS
 
 
 def inverse_rms(x: Tensor, *, backend: Backend | None = None) -> Tensor:
