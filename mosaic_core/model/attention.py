@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mosaic_core.kernels.attention.blocked import grouped_attention
+from mosaic_core.kernels.attention.gated import gated_attention
+from mosaic_core.kernels.attention.lists import top_blocks
 from mosaic_core.kernels.attention.sparse import block_sparse_attention
 from mosaic_core.model.config import StageConfig
 from mosaic_core.model.layers import linear, rotate
 
 BRANCHES = ("local", "compressed", "selected")
-
-
-def grouped_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Dense attention with grouped queries (Ainslie et al. 2023).
-
-    The heads of a group share keys, so they are stacked as one longer query.
-
-    Args:
-        q: (batch, token, head, width).
-        k, v: (batch, token, kv head, width).
-
-    Returns:
-        (batch, token, head, width).
-    """
-    batch, tokens, heads, width = q.shape
-    kv_heads = k.shape[2]
-    stacked = q.reshape(batch, tokens, kv_heads, heads // kv_heads, width)
-    stacked = stacked.permute(0, 2, 3, 1, 4).reshape(batch, kv_heads, -1, width)
-    out = F.scaled_dot_product_attention(stacked, k.transpose(1, 2), v.transpose(1, 2))
-    out = out.reshape(batch, heads, tokens, width)
-    return out.transpose(1, 2)
 
 
 def selection_scores(q_blocks: Tensor, k_blocks: Tensor) -> Tensor:
@@ -40,6 +21,8 @@ def selection_scores(q_blocks: Tensor, k_blocks: Tensor) -> Tensor:
     The published models let kv head h be voted for by the query heads i with i mod kv_heads = h,
     each measured against kv head i // group, and not by the heads that later use the list.
     The trained weights saw this mixing; grouping heads naturally changes nine lists of ten.
+
+    In float32 or wider whatever autocast says: rounded to 16 bits, scores of near blocks tie.
 
     Args:
         q_blocks: block means, (batch, block, head, width).
@@ -51,9 +34,11 @@ def selection_scores(q_blocks: Tensor, k_blocks: Tensor) -> Tensor:
     heads, kv_heads = q_blocks.shape[2], k_blocks.shape[2]
     group = heads // kv_heads
     voters = torch.arange(heads, device=q_blocks.device).view(group, kv_heads).T
-    queries = q_blocks[:, :, voters].flatten(3)
-    keys = k_blocks[:, :, voters // group].flatten(3)
-    scores = torch.einsum("bthc,buhc->bthu", queries, keys)
+    exact = torch.promote_types(q_blocks.dtype, torch.float32)
+    queries = q_blocks[:, :, voters].flatten(3).to(exact)
+    keys = k_blocks[:, :, voters // group].flatten(3).to(exact)
+    with torch.autocast(q_blocks.device.type, enabled=False):
+        scores = torch.einsum("bthc,buhc->bthu", queries, keys)
     return scores / group
 
 
@@ -81,13 +66,22 @@ class BlockSparseAttention(nn.Module):
         q = rotate(self.to_q(x).unflatten(-1, (self.stage.heads, -1)), rotary)
         k = rotate(self.to_k(x).unflatten(-1, (self.stage.kv_heads, -1)), rotary)
         v = self.to_v(x).unflatten(-1, (self.stage.kv_heads, -1))
-        outputs = self.attend(q, k, v)
-        if len(outputs) == 1:
-            (mixed,) = outputs.values()
+        if self.branches == BRANCHES and self.stage.local % self.stage.block == 0:
+            mixed = self.together(q, k, v, self.logits(x))
         else:
-            mixed = self.mix(self.gates(x), outputs)
+            mixed = self.mix(self.attend(q, k, v), x)
         out: Tensor = self.to_o(mixed.flatten(2).to(x.dtype))
         return out
+
+    def together(self, q: Tensor, k: Tensor, v: Tensor, logits: Tensor) -> Tensor:
+        """All three branches and their gated sum by one operation."""
+        q_blocks, k_blocks, v_blocks = (self.block_means(x) for x in (q, k, v))
+        return gated_attention(
+            q, k, v, logits,
+            grouped_attention(q_blocks, k_blocks, v_blocks),
+            self.select(q_blocks, k_blocks),
+            block_size=self.stage.block, local=self.stage.local,
+        )  # fmt: skip
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> dict[str, Tensor]:
         """Output of each branch: (batch, token, head, width), compressed (batch, block, ...)."""
@@ -112,28 +106,29 @@ class BlockSparseAttention(nn.Module):
 
     def select(self, q_blocks: Tensor, k_blocks: Tensor) -> Tensor:
         """Key blocks of each query block, best first: (batch, block, kv head, selected)."""
-        return selection_scores(q_blocks, k_blocks).topk(self.stage.selected, dim=-1).indices
+        return top_blocks(selection_scores(q_blocks, k_blocks), self.stage.selected)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Of the gates, (batch, token, head, 3)."""
+        return self.to_strategy_combine_mlp(x).unflatten(-1, (self.stage.heads, 3))
 
     def gates(self, x: Tensor) -> Tensor:
         """Weights of the branches, (batch, token, head, 3): softmax in float32 or wider."""
-        logits = self.to_strategy_combine_mlp(x).unflatten(-1, (self.stage.heads, 3))
-        weights = torch.softmax(logits, -1, dtype=torch.promote_types(x.dtype, torch.float32))
+        exact = torch.promote_types(x.dtype, torch.float32)
+        weights = torch.softmax(self.logits(x), -1, dtype=exact)
         if len(self.branches) < len(BRANCHES):
             kept = [BRANCHES.index(b) for b in self.branches]
             total = weights[..., kept].sum(-1, keepdim=True)
             weights = weights / (total + 1e-8)
         return weights.to(x.dtype)
 
-    def mix(self, gates: Tensor, outputs: dict[str, Tensor]) -> Tensor:
+    def mix(self, outputs: dict[str, Tensor], x: Tensor) -> Tensor:
         """Gated sum of the branches, (batch, token, head, width)."""
-        mixed: Tensor | None = None
-        for branch, out in outputs.items():
-            gate = gates[..., BRANCHES.index(branch), None]
-            if branch == "compressed":
-                blocks = gate.unflatten(1, (-1, self.stage.block))
-                term = (blocks * out[:, :, None]).flatten(1, 2)
-            else:
-                term = gate * out
-            mixed = term if mixed is None else mixed + term
-        assert mixed is not None
-        return mixed
+        if len(outputs) == 1:
+            return next(iter(outputs.values()))
+        gates = self.gates(x)
+        if "compressed" in outputs:
+            average = outputs["compressed"].repeat_interleave(self.stage.block, dim=1)
+            outputs = {**outputs, "compressed": average}
+        terms = [gates[..., BRANCHES.index(name), None] * o for name, o in outputs.items()]
+        return torch.stack(terms).sum(0)

@@ -53,15 +53,15 @@ def test_float16_is_within_two_thousandths(
 ) -> None:
     """With the lists of the exact run: a near tie that falls the other way is not rounding."""
     given = inputs(golden, model)
-    chosen: list[torch.Tensor] = []
+    chosen: list[lists.JointLists] = []
 
-    def keep(scores: torch.Tensor, count: int) -> torch.Tensor:
-        chosen.append(lists.top_blocks(scores, count))
+    def keep(scores: torch.Tensor, count: int, local_blocks: int) -> lists.JointLists:
+        chosen.append(lists.select(scores, count, local_blocks))
         return chosen[-1]
 
-    monkeypatch.setattr(fused, "top_blocks", keep)
+    monkeypatch.setattr(fused, "select", keep)
     exact = FusedNetwork(model.network, "float32")(*given)
-    monkeypatch.setattr(fused, "top_blocks", lambda scores, count: chosen.pop(0))
+    monkeypatch.setattr(fused, "select", lambda *given: chosen.pop(0))
     assert rms_rel(FusedNetwork(model.network, "float16")(*given), exact) <= 2e-3
     assert not chosen
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mosaic_core.kernels import dispatch
 from mosaic_core.kernels.attention.gated import gated_attention
-from mosaic_core.kernels.attention.lists import top_blocks
+from mosaic_core.kernels.attention.lists import select
 from mosaic_core.kernels.projections.rotary import rotate_and_average
 from mosaic_core.model.attention import grouped_attention, selection_scores
 from mosaic_core.model.config import ModelConfig, StageConfig
@@ -179,7 +179,7 @@ class _Block:
             v.unflatten(-1, (stage.kv_heads, -1)),
             logits.unflatten(-1, (stage.heads, 3)),
             grouped_attention(means.q, means.k, means.v),
-            top_blocks(scores, stage.selected),
+            select(scores, stage.selected, stage.local // stage.block),
             block_size=stage.block,
             local=stage.local,
         )
