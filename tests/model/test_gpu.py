@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from mosaic_core.ensemble.outgoing import Outgoing
 from mosaic_core.kernels.attention.sparse import block_sparse_attention
+from mosaic_core.model.forward import forward_of
+from mosaic_core.model.fused import FusedNetwork
 from tests.closeness import max_rel
 from tests.model import golden_model
 
@@ -44,3 +47,40 @@ def test_forward_pass_on_the_device(golden: Path, variant: str) -> None:
     expected = given["output"].view(exact.shape)
     assert max_rel(exact.cpu(), expected) <= 1e-4
     assert max_rel(half.cpu(), expected) <= 0.2
+
+
+@pytest.mark.parametrize("variant", golden_model.VARIANTS)
+def test_fused_network_on_the_device(golden: Path, variant: str) -> None:
+    model = golden_model.load(golden, variant)
+    given = golden_model.arrays(golden / variant / "forward.npz")
+    inputs = [given["x"][:, 0], given["day_year_time"][:, 0], given["z"]]
+    exact = FusedNetwork(model.network, "float32")(*inputs)
+    network, inputs = model.network.to("cuda"), [x.cuda() for x in inputs]
+    for precision in ("float16", "bfloat16"):
+        found = forward_of(network, precision)(*inputs)
+        points = (found.cpu() - exact).square().mean(-1).sqrt() / exact.square().mean().sqrt()
+        assert points.median() <= (2e-3 if precision == "float16" else 2e-2)
+
+
+def test_a_recorded_step_is_the_step(golden: Path) -> None:
+    model = golden_model.load(golden, "hresmini")
+    given = golden_model.arrays(golden / "hresmini" / "forward.npz")
+    inputs = [given[n].cuda() for n in ("x", "day_year_time", "z")]
+    states, times, z = inputs[0][:, 0], inputs[1][:, 0], inputs[2]
+    network = model.network.to("cuda")
+    plain, recorded = forward_of(network, "float16"), forward_of(network, "float16", recorded=True)
+    for factor in (1.0, 0.5):
+        expected = plain(factor * states, times, factor * z)
+        assert torch.equal(recorded(factor * states, times, factor * z), expected)
+
+
+def test_states_arrive_whole_while_others_are_made() -> None:
+    into = torch.full((5, 7, 3, 4, 6), torch.nan)
+    states = [torch.randn(3, 6, 4, 5, device="cuda") for _ in range(7)]
+    with Outgoing(torch.device("cuda")) as outgoing:
+        for i, state in enumerate(states):
+            outgoing.put(state, into[:, i])
+            state.mul_(1.0)  # work on the device meanwhile
+        outgoing.settle()
+    for i, state in enumerate(states):
+        assert torch.equal(into[:, i], state.cpu().permute(3, 0, 2, 1))
