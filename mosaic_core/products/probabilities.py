@@ -8,6 +8,7 @@ Streams over windows of lead times, one field at a time.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -34,6 +35,9 @@ Float = NDArray[np.float32]
 
 _UNITS: Final = {"degC": (273.15, 1.0, "K"), "hPa": (0.0, 100.0, "Pa")}
 """Units that thresholds can have besides the field's own: (offset, factor, units of the field)."""
+
+_WRITTEN: Final = {"degC": "°C", "m s-1": "m/s"}
+"""Units as pictures have them."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +128,12 @@ def expand(settings: Iterable[EventSettings]) -> list[Event]:
             offset = 0.0 if event.anomaly else offset
             side = "above" if above else "below"
             units = event.units or fields.units_of(event.field)
+            units = _WRITTEN.get(units, units)
             parts = [event.field, "anomaly" if event.anomaly else "", side, f"{value:g}"]
             suffix = event.units if event.units in _UNITS else ""
             period = f"within_{event.within_hours:g}_h" if event.within_hours else ""
             name = "_".join(part for part in (*parts, suffix, period) if part)
-            what = f"{event.field.replace('_', ' ')}{' anomaly' if event.anomaly else ''}"
+            what = f"{in_words(event.field)}{' anomaly' if event.anomaly else ''}"
             text = f"{what} {side} {value:g} {units}"
             title = text
             if event.within_hours:
@@ -138,6 +143,14 @@ def expand(settings: Iterable[EventSettings]) -> list[Event]:
                       event.within_hours, text, title)
             )  # fmt: skip
     return made
+
+
+def in_words(field: str) -> str:
+    """`850 hPa temperature`, `10 m wind`, `mean sea level pressure`."""
+    stem, _, level = field.rpartition("_")
+    if level.isdigit():
+        return f"{level} hPa {stem.replace('_', ' ')}"
+    return re.sub(r"^(\d+)m ", r"\1 m ", field.replace("_", " "))
 
 
 def make(product_id: str, settings: ProbabilitySettings) -> Product:

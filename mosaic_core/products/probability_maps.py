@@ -126,4 +126,4 @@ def draw(
     begins = None if event.within_hours is None else hours - event.within_hours
     legend = "Colours: share of the members; white: none"
     words = page.Words(f"Probability of {event.title}", hours, "%", legend, begins)
-    return page.one_map(plane, context, words, colours.PERCENT[1:], paint)
+    return page.one_map(plane, context, words, colours.PERCENT, paint)

@@ -51,6 +51,13 @@ def test_probabilities_are_shares_of_members(tmp_path):
         assert 0 < float(share.mean()) < 1, name
     assert got["2m_temperature_below_0_degC"].attrs["threshold"] == pytest.approx(273.15)
     assert got["10m_wind_above_5"].attrs["units"] == "1"
+    assert [got[name].attrs["long_name"] for name in expected] == [
+        "probability of 10 m wind above 5 m/s",
+        "probability of 10 m wind above 10 m/s",
+        "probability of 2 m temperature below 0 °C",
+        "probability of 2 m temperature above 20 °C",
+        "probability of 850 hPa temperature above 280 K",
+    ]
     assert got["valid_time"].equals(forecast["valid_time"])
 
 
