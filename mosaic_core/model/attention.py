@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mosaic_core.kernels.attention.blocked import grouped_attention
+from mosaic_core.kernels.attention.dense import grouped_attention
 from mosaic_core.kernels.attention.gated import gated_attention
 from mosaic_core.kernels.attention.lists import top_blocks
 from mosaic_core.kernels.attention.sparse import block_sparse_attention

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mosaic_core.kernels.attention.dense import grouped_attention
+
 _GATHERED_BYTES = {"cpu": 16 << 20, "cuda": 1 << 30}
 
 
@@ -23,32 +25,12 @@ def gated_attention(
     exact = torch.promote_types(logits.dtype, torch.float32)
     gates = torch.softmax(logits, dim=-1, dtype=exact).to(q.dtype)
     runs = [x.reshape(-1, local, *x.shape[2:]) for x in (q, k, v)]
-    mixed = gates[..., :1] * dense_attention(*runs).reshape(q.shape)
+    mixed = gates[..., :1] * grouped_attention(*runs).reshape(q.shape)
     blocks = gates[..., 1:2].unflatten(1, (-1, block_size)) * compressed[:, :, None]
     mixed = mixed + blocks.flatten(1, 2)
     return torch.addcmul(
         mixed, gates[..., 2:], block_sparse_attention(q, k, v, selected, block_size)
     )
-
-
-def dense_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention of all tokens to all, with grouped queries (Ainslie et al. 2023).
-
-    The heads of a group share keys, so they are stacked as one longer query.
-
-    Args:
-        q: (batch, token, head, width).
-        k, v: (batch, token, kv head, width).
-
-    Returns:
-        (batch, token, head, width).
-    """
-    batch, tokens, heads, width = q.shape
-    kv_heads = k.shape[2]
-    stacked = q.reshape(batch, tokens, kv_heads, heads // kv_heads, width)
-    stacked = stacked.permute(0, 2, 3, 1, 4).reshape(batch, kv_heads, -1, width)
-    out = F.scaled_dot_product_attention(stacked, k.transpose(1, 2), v.transpose(1, 2))
-    return out.reshape(batch, heads, tokens, width).transpose(1, 2)
 
 
 def block_sparse_attention(
