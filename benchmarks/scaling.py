@@ -2,7 +2,8 @@
 
 Attention of one narrow layer by ours, FlexAttention and dense attention, lists of the same length
 at every resolution; one step of a narrow network; what the configurations of 0.5 and 0.25
-degrees take. Each measurement in a process of its own, on a CUDA device if there is one.
+degrees take. Each measurement in a process of its own, on a CUDA device if there is one; those
+that the log already has are not repeated.
 
     OMP_NUM_THREADS=1 python -m benchmarks.scaling
 """
@@ -15,8 +16,10 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +34,8 @@ from benchmarks.gpu.operations import member_step, parameters
 from benchmarks.record import record
 from mosaic_core.model.config import GridConfig, ModelConfig, StageConfig
 
-ATTENTION = ("ours", "flex", "dense")
-NSIDES = {"attention": (16, 32, 64, 128), "step": (16, 32, 64)}
+ATTENTION = {"ours": (16, 32, 64, 128), "flex": (16, 32, 64), "dense": (8, 16, 32, 64)}
+STEP = (16, 32, 64)
 MODELS = ("hres", "half_degree", "quarter_degree")
 LONGEST = 900.0
 """Seconds after which a measurement is given up."""
@@ -166,8 +169,13 @@ def model(name: str, _: int) -> Result:
 KINDS = {"attention": attention, "step": step, "model": model}
 
 
-def apart(kind: str, contender: str, nside: int) -> Result:
-    """Measured in a new process; why not, if it fails or takes too long."""
+def apart(log: Path, kind: str, contender: str, nside: int = 0) -> Result:
+    """Measured in a new process unless `log` has it; why not, if it fails or takes too long."""
+    name = f"{kind} {contender} {nside} "
+    lines = log.read_text().splitlines() if log.is_file() else []
+    for line in lines:
+        if line.startswith(name):
+            return dict(json.loads(line.removeprefix(name)))
     command = [sys.executable, "-m", "benchmarks.scaling", "--one", kind, contender, str(nside)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=False)
@@ -175,7 +183,8 @@ def apart(kind: str, contender: str, nside: int) -> Result:
         return {"missing": f"not done after {LONGEST:.0f} s"}
     if done.returncode:
         return {"missing": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]}
-    print(kind, contender, nside, done.stdout.strip(), flush=True)
+    with log.open("a") as stream:
+        stream.write(name + done.stdout.strip() + "\n")
     return dict(json.loads(done.stdout))
 
 
@@ -191,19 +200,25 @@ def exponent(series: Mapping[str, Any], quantity: str) -> float | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--one", nargs=3)
+    parser.add_argument("--log", type=Path, help="file of measurements to go on from")
     given = parser.parse_args()
     if given.one:
         kind, contender, nside = given.one
         torch.manual_seed(0)
         print(json.dumps(KINDS[kind](contender, int(nside))))
         return
+    with tempfile.TemporaryDirectory() as folder:
+        write(partial(apart, given.log or Path(folder) / "log"))
+
+
+def write(measured: Callable[..., Result]) -> None:
+    """Every measurement, how they grow, and the record."""
     series: dict[str, dict[str, Result]] = {}
-    for contender in ATTENTION:
-        wanted = [n for n in NSIDES["attention"] if contender != "dense" or n < 128]
+    for contender, nsides in ATTENTION.items():
         series[f"attention, {contender}"] = {
-            f"nside {n}": apart("attention", contender, n) for n in wanted
+            f"nside {n}": measured("attention", contender, n) for n in nsides
         }
-    series["step, ours"] = {f"nside {n}": apart("step", "ours", n) for n in NSIDES["step"]}
+    series["step, ours"] = {f"nside {n}": measured("step", "ours", n) for n in STEP}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     record(
         "scaling" if device == "cpu" else "scaling_gpu",
@@ -217,7 +232,7 @@ def main() -> None:
                 name: {q: exponent(points, q) for q in ("seconds", "peak_gb")}
                 for name, points in series.items()
             },
-            "models": {name: apart("model", name, 0) for name in MODELS},
+            "models": {name: measured("model", name) for name in MODELS},
         },
         ("torch", "numpy", "scipy"),
     )
