@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mosaic_core.kernels import dispatch
+from mosaic_core.kernels.attention.dense import grouped_attention
 from mosaic_core.kernels.attention.gated import gated_attention
 from mosaic_core.kernels.attention.lists import select
 from mosaic_core.kernels.projections.rotary import rotate_and_average
-from mosaic_core.model.attention import grouped_attention, selection_scores
+from mosaic_core.model.attention import selection_scores
 from mosaic_core.model.config import ModelConfig, StageConfig
 from mosaic_core.model.fused.linears import Dense, Int8, Linears
 from mosaic_core.model.interpolation import Interpolation
