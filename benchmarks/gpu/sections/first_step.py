@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import os
@@ -16,6 +17,7 @@ from benchmarks.gpu.measuring import Measures, Result, Scale
 
 
 def run(scale: Scale) -> Measures:
+    importlib.import_module("benchmarks.gpu.networks")  # what the fresh process needs is here
     with tempfile.TemporaryDirectory() as cache:
         for name in scale.pick(("empty_cache", "warm_cache"), ("empty_cache",)):
             yield name, partial(_fresh, scale, cache)
