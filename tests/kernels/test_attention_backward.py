@@ -82,8 +82,8 @@ def some(batch: int, blocks: int, kv_heads: int, count: int) -> Tensor:
     ("batch", "heads", "kv_heads", "block", "blocks", "width", "local", "count"),
     [
         (1, 6, 2, 16, 4, 16, 2, 2),
-        (3, 3, 1, 48, 2, 16, 2, 1),
-        (1, 3, 1, 80, 3, 32, 1, 2),
+        (3, 3, 1, 48, 2, 16, 1, 1),
+        (1, 2, 1, 72, 2, 32, 1, 1),
         (1, 1, 1, 128, 2, 64, 1, 1),
         (1, 2, 2, 16, 2, 128, 1, 2),
     ],

@@ -34,28 +34,33 @@ class Gradients(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """Query rows and keys of a tile of the two large kernels, and their warps and stages."""
+    """Shape of a program of the two large kernels.
 
-    q_rows: int
-    q_keys: int
-    kv_rows: int
-    kv_keys: int
+    Attributes:
+        rows: query rows of the kernel that writes the gradients of queries.
+        tile: keys of that kernel; query rows and keys of the one for keys and values.
+        warps: of either.
+    """
+
+    rows: int
+    tile: int
     warps: int
-    stages: int
 
 
-def launch(group: int, block_size: int, exact: bool) -> Launch:
-    """Tiles for fp16 and bf16, or for fp32 (`exact`), whose products have no tensor cores."""
-    tile = 32 if exact else 64
-    block = max(16, triton.next_power_of_2(block_size))
-    return Launch(
-        q_rows=min(2 * tile, max(16, triton.next_power_of_2(group * block_size))),
-        q_keys=min(tile, block),
-        kv_rows=min(tile, block),
-        kv_keys=min(2 * tile, block),
-        warps=8,
-        stages=2,
+STAGES = 2
+
+
+def launch(group: int, block_size: int, width: int, exact: bool) -> Launch:
+    """What compiles without spills for every chip, if it can with two programs a multiprocessor.
+
+    Args:
+        exact: float32, whose products have no tensor cores.
+    """
+    most = 32 if exact else 64
+    rows, tile = (
+        min(most, max(16, triton.next_power_of_2(n))) for n in (group * block_size, block_size)
     )
+    return Launch(rows, tile, warps=8 if exact or width > 64 else 4)
 
 
 def gated_attention_gradients(
@@ -90,7 +95,7 @@ def gated_attention_gradients(
     saved = Saved(*(x.contiguous() for x in saved))
     blocks_listed, ends = (x.contiguous() for x in joint)
     lists = inverted(joint, blocks)
-    tile = launch(group, block_size, exact)
+    shape = launch(group, block_size, width, exact)
     scale = width**-0.5
     stride = batch * heads * tokens
     strides = [s for x in (q, k, v) for s in (x.stride(0), x.stride(1) // 8, x.stride(2))]
@@ -103,34 +108,34 @@ def gated_attention_gradients(
             for x in (q, k, v, logits, compressed)
         )
     )
-    shape = {"BLOCK": block_size, "WIDTH": width}
-    large = {**shape, "GROUP": group, "EXACT": exact}
-    warps = {"num_warps": tile.warps, "num_stages": tile.stages}
+    sizes = {"BLOCK": block_size, "WIDTH": width}
+    large = {**sizes, "GROUP": group, "EXACT": exact, "TILE_N": shape.tile}
+    warps = {"num_warps": shape.warps, "num_stages": STAGES}
     with on_device(q):
         prepare_kernel[(batch * blocks * heads,)](
             dout, saved.o_local, saved.o_selected, compressed, logits,
             saved.lse_local, saved.lse_selected,
             found.logits, found.compressed, rows,
             tokens, blocks, heads, stride, *logits.stride()[:3],
-            ROWS=triton.next_power_of_2(block_size), **shape,
+            ROWS=triton.next_power_of_2(block_size), **sizes,
         )  # fmt: skip
-        query_kernel[(triton.cdiv(group * block_size, tile.q_rows), blocks, batch * kv_heads)](
+        query_kernel[(triton.cdiv(group * block_size, shape.rows), blocks, batch * kv_heads)](
             q, k, v, dout, rows, blocks_listed, ends, found.q,
             scale, scale * LOG2_E.value,
             tokens, blocks_listed.shape[3], heads, kv_heads, stride, *strides,
-            TILE_M=tile.q_rows, TILE_N=tile.q_keys, **large, **warps,
+            TILE_M=shape.rows, **large, **warps,
         )  # fmt: skip
-        key_kernel[(triton.cdiv(block_size, tile.kv_keys) * len(lists.pieces),)](
+        key_kernel[(triton.cdiv(block_size, shape.tile) * len(lists.pieces),)](
             q, k, v, dout, rows, lists.queries, lists.kinds, lists.pieces, partial,
             scale * LOG2_E.value,
             tokens, blocks, heads, kv_heads, stride, *strides,
-            TILE_M=tile.kv_rows, TILE_N=tile.kv_keys, **large, **warps,
+            TILE_M=shape.tile, **large, **warps,
         )  # fmt: skip
         sum_kernel[(triton.cdiv(block_size, SUMMED) * batch * kv_heads * blocks,)](
             partial, lists.piece_offsets, found.k, found.v,
             scale,
             blocks, kv_heads,
-            TILE_N=SUMMED, **shape,
+            TILE_N=SUMMED, **sizes,
         )  # fmt: skip
     return found
 

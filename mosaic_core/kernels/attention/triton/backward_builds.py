@@ -7,15 +7,15 @@ from typing import Any
 import triton
 
 from mosaic_core.kernels.attention.triton import backward_kernels
-from mosaic_core.kernels.attention.triton.backward import SUMMED, launch
+from mosaic_core.kernels.attention.triton.backward import STAGES, SUMMED, launch
 from mosaic_core.kernels.builds import Build
 
 _FLOATS = ("scale", "scale_log2")
 _LISTS = ("list_ptr", "ends_ptr", "queries_ptr", "kinds_ptr", "pieces_ptr", "piece_offsets_ptr")
 _EXACT = ("lse_local_ptr", "lse_selected_ptr", "partial_ptr")
 _ALIGNED = frozenset(
-    {"tokens", "blocks", "key_blocks", "kind_stride"}
-    | {f"{x}_{axis}" for x in "qkvg" for axis in "bh"}
+    {"tokens", "blocks", "key_blocks", "kind_stride", "g_b"}
+    | {f"{x}_{axis}" for x in "qkv" for axis in "bh"}
 )
 _BLOCK, _WIDTH = 128, 64
 
@@ -42,9 +42,9 @@ def _type(name: str) -> str:
 
 def _builds() -> tuple[Build, ...]:
     group = 4
-    tile = launch(group, _BLOCK, exact=False)
-    large = {"GROUP": group, "EXACT": False}
-    launched = {"warps": tile.warps, "stages": tile.stages}
+    shape = launch(group, _BLOCK, _WIDTH, exact=False)
+    large = {"GROUP": group, "EXACT": False, "TILE_N": shape.tile}
+    launched = {"warps": shape.warps, "stages": STAGES}
     return (
         _build(
             "gradients of attention: gates and rows",
@@ -55,13 +55,13 @@ def _builds() -> tuple[Build, ...]:
         _build(
             "gradients of attention: queries",
             backward_kernels.query_kernel,
-            {**large, "TILE_M": tile.q_rows, "TILE_N": tile.q_keys},
+            {**large, "TILE_M": shape.rows},
             **launched,
         ),
         _build(
             "gradients of attention: keys and values",
             backward_kernels.key_kernel,
-            {**large, "TILE_M": tile.kv_rows, "TILE_N": tile.kv_keys},
+            {**large, "TILE_M": shape.tile},
             **launched,
         ),
         _build(
