@@ -1,10 +1,8 @@
-"""`mosaic verify`, `mosaic scores`, `mosaic scorecard` and `mosaic track-errors`."""
+"""`mosaic verify` and `mosaic scorecard`."""
 
 from __future__ import annotations
 
 import json
-import re
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,17 +10,18 @@ import typer
 
 from mosaic_core.cli.options import AsJson, Overrides, ProfileName
 from mosaic_core.cli.run import CycleArgument, cycle_of, open_profile
+from mosaic_core.cli.scores_command import scores
 from mosaic_core.cli.track_errors import track_errors
 from mosaic_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from contextlib import ExitStack
 
-    from mosaic_core.catalog.catalog import Catalog
     from mosaic_core.cycle import Cycle
-    from mosaic_core.pipeline.accumulated import Period
+    from mosaic_core.pipeline.computing import Computing
     from mosaic_core.pipeline.site import Site
+    from mosaic_core.pipeline.truth import Truth
     from mosaic_core.pipeline.verification import VerificationReport
 
 NOT_GOOD = 10
@@ -61,6 +60,16 @@ def verify(
     name: Annotated[
         str | None, typer.Option(help="What the model of --forecasts is called, as in ifs-hres.")
     ] = None,
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Verify against these instead: analyses in a Zarr store in WeatherBench layout.",
+        ),
+    ] = None,
+    truth_name: Annotated[
+        str | None, typer.Option(help="What the analyses of --truth are called, as in era5.")
+    ] = None,
     profile: ProfileName = "demo",
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -68,61 +77,73 @@ def verify(
     """Verify every published forecast that has come true by CYCLE and has no scores yet.
 
     With --forecasts those of another model, whose scores `mosaic scorecard --reference NAME`
-    compares with.
+    compares with. With --truth against other analyses, whose scores stand beside the others:
+    `mosaic scores --truth NAME`.
     """
     from contextlib import ExitStack
 
     from mosaic_core.cycle import Cycle
-    from mosaic_core.pipeline.accumulated import Period
     from mosaic_core.pipeline.computing import on_dask, one_ahead
-    from mosaic_core.pipeline.scoreboard import write_pictures
-    from mosaic_core.pipeline.scorecard import Valid, write_page
-    from mosaic_core.pipeline.verification import verify_due
 
     if (forecasts is None) != (name is None) or (forecasts and dask):
         raise ConfigurationError(
             "--forecasts without --name, the reverse, or with --dask", "--forecasts URL --name NAME"
         )
+    if (truth is None) != (truth_name is None):
+        raise ConfigurationError(
+            "--truth without --truth-name, or the reverse", "--truth URL --truth-name NAME"
+        )
     site = open_profile(profile, overrides)
     when = cycle_of(site, cycle)
     first = None if since is None else Cycle.parse(since)
+    computing = one_ahead if dask is None else on_dask(dask)
     with ExitStack() as stack:
         progress = quiet if as_json else progress_bar(stack)
+        against = _against(site, truth, truth_name)
         if forecasts and name:
-            report = _verify_archive(site, when, forecasts, name, progress, first)
+            report = _verify_archive(site, against, when, forecasts, name, progress, first)
         else:
-            report = verify_due(
-                site, when, None, progress, since=first,
-                computing=one_ahead if dask is None else on_dask(dask),
-            )  # fmt: skip
-    pictures = {}
-    if report.verified and not forecasts:
-        pictures = write_pictures(site, report.truth, Period(when.shift(-24 * 30), when))
-        day = f"{max(due.valid_time for due in report.verified):%Y-%m-%d}"
-        months = {f"{due.valid_time:%Y-%m}" for due in report.verified}
-        for name in (day, *sorted(months, reverse=True)):
-            pages = write_page(site, report.truth, Valid.parse(name))
-            pictures |= {f"{name}.{kind}": url for kind, url in pages.items()}
+            report = _verify_published(site, against, when, progress, first, computing)
+    pictures = {} if forecasts else _draw(site, when, report)
     if as_json:
         typer.echo(json.dumps({**report.as_dict(), "pictures": pictures}))
     else:
-        if report.waiting:
-            typer.echo(f"the analysis of {when} has not been ingested yet")
-        cycles = len({due.cycle for due in report.verified})
-        typer.echo(
-            f"verified {len(report.verified)} lead times of {cycles} forecasts "
-            f"against {report.truth}" + (f"; {report.left} are left" if report.left else "")
-        )
-        for url in pictures.values():
-            typer.echo(f"  {url}")
-        for due, reason in report.failed:
-            typer.echo(f"not verified: {due}: {reason}", err=True)
+        _tell(report, when, pictures)
     if report.failed:
         raise typer.Exit(NOT_GOOD)
 
 
+def _against(site: Site, url: str | None, name: str | None) -> Truth | None:
+    """Analyses of an archive; None are those that the site has ingested."""
+    from mosaic_core.pipeline.truth import ArchivedAnalyses
+    from mosaic_core.verification.settings import VerificationSettings
+
+    if url is None or name is None:
+        return None
+    return ArchivedAnalyses(site, url, name, VerificationSettings.load())
+
+
+def _verify_published(
+    site: Site,
+    truth: Truth | None,
+    cycle: Cycle,
+    progress: Callable[[int, int], None],
+    since: Cycle | None,
+    computing: Computing,
+) -> VerificationReport:
+    from mosaic_core.pipeline import verification
+
+    if truth is None:
+        return verification.verify_due(
+            site, cycle, None, progress, since=since, computing=computing
+        )
+    until = cycle.init_time
+    return verification.verify(site, truth, until, None, progress, since=since, computing=computing)
+
+
 def _verify_archive(
     site: Site,
+    truth: Truth | None,
     cycle: Cycle,
     url: str,
     name: str,
@@ -133,8 +154,39 @@ def _verify_archive(
     from mosaic_core.pipeline.truth import StoredAnalyses
     from mosaic_core.pipeline.verification import verify_archive
 
-    analyses, archive = StoredAnalyses(site), Archive(site, url, name)
-    return verify_archive(site, analyses, archive, cycle.init_time, None, progress, since=since)
+    against, archive = truth or StoredAnalyses(site), Archive(site, url, name)
+    return verify_archive(site, against, archive, cycle.init_time, None, progress, since=since)
+
+
+def _draw(site: Site, cycle: Cycle, report: VerificationReport) -> dict[str, str]:
+    """Pictures of the last 30 days and pages of the newest day and of the months concerned."""
+    from mosaic_core.pipeline.accumulated import Period
+    from mosaic_core.pipeline.scoreboard import write_pictures
+    from mosaic_core.pipeline.scorecard import Valid, write_page
+
+    if not report.verified:
+        return {}
+    pictures = write_pictures(site, report.truth, Period(cycle.shift(-24 * 30), cycle))
+    day = f"{max(due.valid_time for due in report.verified):%Y-%m-%d}"
+    months = {f"{due.valid_time:%Y-%m}" for due in report.verified}
+    for period in (day, *sorted(months, reverse=True)):
+        pages = write_page(site, report.truth, Valid.parse(period))
+        pictures |= {f"{period}.{kind}": url for kind, url in pages.items()}
+    return pictures
+
+
+def _tell(report: VerificationReport, cycle: Cycle, pictures: Mapping[str, str]) -> None:
+    if report.waiting:
+        typer.echo(f"the analysis of {cycle} has not been ingested yet")
+    cycles = len({due.cycle for due in report.verified})
+    typer.echo(
+        f"verified {len(report.verified)} lead times of {cycles} forecasts "
+        f"against {report.truth}" + (f"; {report.left} are left" if report.left else "")
+    )
+    for url in pictures.values():
+        typer.echo(f"  {url}")
+    for due, reason in report.failed:
+        typer.echo(f"not verified: {due}: {reason}", err=True)
 
 
 def scorecard(
@@ -172,112 +224,6 @@ def scorecard(
     typer.echo(output)
 
 
-class Show(StrEnum):
-    """What `mosaic scores` shows."""
-
-    scores = "scores"
-    events = "events"
-    ranks = "ranks"
-
-
-def scores(
-    variable: Annotated[
-        str | None, typer.Option(help="z500, msl, geopotential_500, ...; all by default.")
-    ] = None,
-    region: Annotated[str, typer.Option(help="Region, or `all`.")] = "global",
-    lead: Annotated[str | None, typer.Option(help="Lead times in hours, as in 24,72.")] = None,
-    last: Annotated[
-        str,
-        typer.Option(
-            help="Initial times of the last 30d or 48h up to the newest scored, or `all`."
-        ),
-    ] = "30d",
-    truth: Annotated[str | None, typer.Option(help="What was verified against.")] = None,
-    show: Annotated[
-        Show,
-        typer.Option(help="Scores, Brier scores and ROC of events, or rank histograms in numbers."),
-    ] = Show.scores,
-    profile: ProfileName = "demo",
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, a line a score.")] = False,
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw RMSE, spread and references by lead time as a PNG.")
-    ] = None,
-) -> None:
-    """Show scores of the forecasts that have been verified, averaged over their cycles."""
-    from mosaic_core.cli import scores as output
-    from mosaic_core.pipeline.scoreboard import truth_of
-    from mosaic_core.verification.rows import parse_variable
-
-    if as_json and as_csv:
-        raise ConfigurationError("--json and --csv", "one of them")
-    if plot and show is not Show.scores:
-        raise ConfigurationError(f"--plot of {show.value}", "--show scores")
-    chosen = parse_variable(variable) if variable else None
-    hours = _hours(lead)
-    site = open_profile(profile, overrides)
-    model = site.config.name
-    against = truth_of(site.catalog, model, truth, site.source.name)
-    period = _period(site.catalog, model, against, last)
-    where = None if region == "all" else region
-    found = _found(site, against, period, show, chosen, where)
-    found = [record for record in found if hours is None or record["lead_hours"] in hours]
-    if not found:
-        raise ConfigurationError(
-            f"no scores of {variable or 'any variable'} in {region}"
-            + (f" at {lead} h" if lead else ""),
-            "what has been verified",
-            "`mosaic scores --region all` shows what there is",
-        )
-    about = {
-        "model": model,
-        "truth": against,
-        "since": str(period.since) if period.since else None,
-        "until": str(period.until) if period.until else None,
-    }
-    if plot:
-        output.draw(found, about, plot)
-    if as_json:
-        typer.echo(json.dumps({**about, show.value: output.plain(found)}))
-    elif as_csv:
-        typer.echo(output.csv_text(found), nl=False)
-    elif show is Show.scores:
-        output.print_scores(found, about, region=where is None)
-    else:
-        output.print_records(found, about)
-
-
-def _found(
-    site: Site,
-    truth: str,
-    period: Period,
-    show: Show,
-    variable: tuple[str, int] | None,
-    region: str | None,
-) -> list[dict[str, Any]]:
-    from mosaic_core.pipeline import queries
-    from mosaic_core.pipeline.accumulated import accumulate
-    from mosaic_core.pipeline.scoreboard import scored_lines
-    from mosaic_core.verification.events import split_field
-    from mosaic_core.verification.regions import Weights
-    from mosaic_core.verification.settings import VerificationSettings
-
-    model = site.config.name
-    if show is Show.scores:
-        lines = scored_lines(site.catalog, model, truth, period, variable=variable, region=region)
-        return [line.as_record() for line in lines]
-    kept = accumulate(site.store, site.catalog, model, truth, period)
-    if show is Show.events:
-        records = queries.event_records(kept, region)
-        field = "field"
-    else:
-        weights = Weights.of(site.config.lat_lon, VerificationSettings.load().regions)
-        records = queries.rank_records(kept, weights, region)
-        field = "variable"
-    return [r for r in records if variable in (None, split_field(r[field]))]
-
-
 def quiet(done: int, total: int) -> None:
     """No progress is shown."""
 
@@ -301,29 +247,3 @@ def progress_bar(stack: ExitStack, name: str = "verify") -> Callable[[int, int],
         bar.update(tasks[0], completed=done)
 
     return show
-
-
-def _hours(text: str | None) -> set[int] | None:
-    if text is None:
-        return None
-    try:
-        return {int(part) for part in text.split(",")}
-    except ValueError as error:
-        raise ConfigurationError(f"--lead {text!r}", "hours, as in 24,72,120") from error
-
-
-def _period(catalog: Catalog, model: str, truth: str, last: str) -> Period:
-    """Initial times up to the newest that has scores: a simulation's lie in no present."""
-    from datetime import timedelta
-
-    from mosaic_core.cycle import Cycle
-    from mosaic_core.pipeline.accumulated import Period
-
-    newest = max(cycle for cycle, _ in catalog.scored(model, truth))
-    if last == "all":
-        return Period(None, newest)
-    match = re.fullmatch(r"(\d{1,5})([dh])", last)
-    if match is None:
-        raise ConfigurationError(f"--last {last!r}", "days or hours, as in 30d or 48h, or `all`")
-    hours = int(match[1]) * (24 if match[2] == "d" else 1)
-    return Period(Cycle.latest_before(newest.init_time - timedelta(hours=hours)), newest)

@@ -25,7 +25,7 @@ from mosaic_core.errors import (
     StoreUnreachable,
 )
 from mosaic_core.publication import layout
-from mosaic_core.storage import archive
+from mosaic_core.storage import open_archive
 
 if TYPE_CHECKING:
     from mosaic_core.pipeline.site import Site
@@ -194,16 +194,7 @@ class Archive:
 
     @cached_property
     def _ds(self) -> xr.Dataset:
-        try:
-            ds = xr.open_zarr(archive(self._url), chunks=None, decode_timedelta=True)
-        except MosaicError:
-            raise
-        except Exception as error:  # zarr, xarray and the file systems raise what they like
-            raise ForecastError(
-                f"{self._url} cannot be opened ({type(error).__name__}: {error})",
-                "a Zarr store of forecasts in WeatherBench layout",
-                "check the URL and the network",
-            ) from error
+        ds = open_archive(self._url, ForecastError, "forecasts", decode_timedelta=True)
         names = {found: name for name in _NAMES if (found := self._dimension(ds, name))}
         ds = ds.rename({found: name for found, name in names.items() if found != name})
         east = ds[dims.LONGITUDE].values.astype(float) % 360.0

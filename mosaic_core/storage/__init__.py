@@ -11,8 +11,16 @@ publication, and hold on every kind of store:
 durable after `flush`.
 """
 
-from mosaic_core.storage.archive import archive
+from mosaic_core.storage.archive import archive, open_archive
 from mosaic_core.storage.objects import ObjectInfo, ObjectStore, open_store
 from mosaic_core.storage.refusals import ObjectExists, ObjectMissing
 
-__all__ = ["ObjectExists", "ObjectInfo", "ObjectMissing", "ObjectStore", "archive", "open_store"]
+__all__ = [
+    "ObjectExists",
+    "ObjectInfo",
+    "ObjectMissing",
+    "ObjectStore",
+    "archive",
+    "open_archive",
+    "open_store",
+]

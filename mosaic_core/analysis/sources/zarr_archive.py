@@ -30,10 +30,9 @@ from mosaic_core.errors import (
     AnalysisMissing,
     AnalysisUnreadable,
     ConfigurationError,
-    MosaicError,
 )
 from mosaic_core.settings import build
-from mosaic_core.storage import archive
+from mosaic_core.storage import open_archive
 
 _DIMENSIONS: Final = {
     dims.VALID_TIME: ("time", "valid_time"),
@@ -112,19 +111,9 @@ class ZarrSource(ArchiveSource):
 
     @cached_property
     def _ds(self) -> xr.Dataset:
-        try:
-            ds: xr.Dataset = xr.open_zarr(
-                archive(self.settings.url), chunks=None, decode_timedelta=False
-            )
-            return ds
-        except MosaicError:
-            raise
-        except Exception as error:  # zarr, xarray and the file systems raise what they like
-            raise AnalysisUnreadable(
-                f"{self.settings.url} cannot be opened ({type(error).__name__}: {error})",
-                "a Zarr store in WeatherBench layout",
-                "check the URL and the network",
-            ) from error
+        return open_archive(
+            self.settings.url, AnalysisUnreadable, "analyses", decode_timedelta=False
+        )
 
     def _dimension(self, dimension: str) -> str:
         for name in _DIMENSIONS[dimension]:
