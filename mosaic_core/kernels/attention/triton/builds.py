@@ -29,7 +29,7 @@ def _build(name: str, chip: Architecture, gated: bool, save: bool) -> Build:
     constants: dict[str, Any] = {
         "GROUP": _GROUP, "BLOCK": _BLOCK, "WIDTH": _WIDTH,
         "TILE_M": shape.tile_m, "TILE_N": shape.tile_n,
-        "GATED": gated, "SAVE": save, "EXACT": False, "DESCRIPTORS": shape.descriptors,
+        "GATED": gated, "SAVE": save, "DESCRIPTORS": shape.descriptors,
     }  # fmt: skip
     constants |= dict.fromkeys(() if gated else _ONLY_GATED)
     constants |= dict.fromkeys(() if save else _ONLY_SAVED)

@@ -58,47 +58,47 @@ class Launch(NamedTuple):
 
 
 @triton.jit
+def _block_rows(
+    src, stride, batch, head, key, part,
+    BLOCK: tl.constexpr, WIDTH: tl.constexpr, TILE_N: tl.constexpr, DESCRIPTORS: tl.constexpr,
+):  # fmt: skip
+    """Keys or values from token `key` on, which is `part` tokens into its block; 0 beyond it."""
+    if DESCRIPTORS:
+        x = src.load([batch, key, head, 0]).reshape(TILE_N, WIDTH)
+    else:
+        row = tl.arange(0, TILE_N)[:, None]
+        at = src + row * stride + tl.arange(0, WIDTH)[None, :] + key.to(tl.int64) * stride
+        x = tl.load(at) if BLOCK % TILE_N == 0 else tl.load(at, mask=part + row < BLOCK, other=0.0)
+    return x
+
+
+@triton.jit
 def _attend(
     acc, top, total, q, k_src, v_src, k_s, v_s, batch, head, list_at, begin, end, scale_log2,
-    BLOCK: tl.constexpr, WIDTH: tl.constexpr, TILE_N: tl.constexpr,
-    EXACT: tl.constexpr, DESCRIPTORS: tl.constexpr,
+    BLOCK: tl.constexpr, WIDTH: tl.constexpr, TILE_N: tl.constexpr, DESCRIPTORS: tl.constexpr,
 ):  # fmt: skip
-    """Go on with the sums of an online softmax over the listed blocks from `begin` to `end`."""
+    """Go on with the sums of an online softmax over the listed blocks from `begin` to `end`.
+
+    The next block's number is read one step ahead, so that the loads of keys need not wait.
+    """
     PARTS: tl.constexpr = (BLOCK + TILE_N - 1) // TILE_N
-    PRECISION: tl.constexpr = "ieee" if EXACT else "tf32"
-    row = tl.arange(0, TILE_N)
-    if not DESCRIPTORS:
-        column = tl.arange(0, WIDTH)[None, :]
-        k_at = k_src + row[:, None] * k_s + column
-        v_at = v_src + row[:, None] * v_s + column
     following = tl.load(list_at + begin, mask=begin < end, other=0)
     for i in range(begin * PARTS, end * PARTS):
         part = i % PARTS * TILE_N
         key = following * BLOCK + part
         following = tl.load(list_at + (i + 1) // PARTS, mask=i + 1 < end * PARTS, other=0)
-        if DESCRIPTORS:
-            k = k_src.load([batch, key, head, 0]).reshape(TILE_N, WIDTH)
-        elif BLOCK % TILE_N == 0:
-            k = tl.load(k_at + key.to(tl.int64) * k_s)
-        else:
-            inside = (part + row < BLOCK)[:, None]
-            k = tl.load(k_at + key.to(tl.int64) * k_s, mask=inside, other=0.0)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+        k = _block_rows(k_src, k_s, batch, head, key, part, BLOCK, WIDTH, TILE_N, DESCRIPTORS)
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee")
         if BLOCK % TILE_N != 0:
-            scores = tl.where((part + row < BLOCK)[None, :], scores, float("-inf"))
+            inside = part + tl.arange(0, TILE_N) < BLOCK
+            scores = tl.where(inside[None, :], scores, float("-inf"))
         new_top = tl.maximum(top, tl.max(scores, 1) * scale_log2)
         weights = tl.exp2(scores * scale_log2 - new_top[:, None])
         shrink = tl.exp2(top - new_top)
         total = total * shrink + tl.sum(weights, 1)
         acc = acc * shrink[:, None]
-        if DESCRIPTORS:
-            v = v_src.load([batch, key, head, 0]).reshape(TILE_N, WIDTH)
-        elif BLOCK % TILE_N == 0:
-            v = tl.load(v_at + key.to(tl.int64) * v_s)
-        else:
-            inside = (part + row < BLOCK)[:, None]
-            v = tl.load(v_at + key.to(tl.int64) * v_s, mask=inside, other=0.0)
-        acc = tl.dot(weights.to(v.dtype), v, acc, input_precision=PRECISION)
+        v = _block_rows(v_src, v_s, batch, head, key, part, BLOCK, WIDTH, TILE_N, DESCRIPTORS)
+        acc = tl.dot(weights.to(v.dtype), v, acc, input_precision="ieee")
         top = new_top
     return acc, top, total
 
@@ -112,7 +112,7 @@ def forward_kernel(
     g_b, g_s, g_h, c_b, c_t, c_h, o_b,
     GROUP: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
     TILE_M: tl.constexpr, TILE_N: tl.constexpr,
-    GATED: tl.constexpr, SAVE: tl.constexpr, EXACT: tl.constexpr, DESCRIPTORS: tl.constexpr,
+    GATED: tl.constexpr, SAVE: tl.constexpr, DESCRIPTORS: tl.constexpr,
 ):  # fmt: skip
     """Outputs lie together; `*_s` of the inputs count 8 elements; `o_local` may be `out` itself.
 
@@ -145,7 +145,7 @@ def forward_kernel(
         end = tl.load(ends_at + 2)
         acc, a_top, a_total = _attend(
             acc, top, total, q, k_src, v_src, k_s * 8, v_s * 8, batch, head, list_at,
-            0, local_end, scale_log2, BLOCK, WIDTH, TILE_N, EXACT, DESCRIPTORS,
+            0, local_end, scale_log2, BLOCK, WIDTH, TILE_N, DESCRIPTORS,
         )  # fmt: skip
         stash = o_local_ptr + place[:, None] + column
         alone = acc / tl.where(a_total > 0, a_total, 1.0)[:, None]
@@ -153,7 +153,7 @@ def forward_kernel(
         acc, top, total = _attend(
             tl.zeros((TILE_M, WIDTH), tl.float32), top, total,
             q, k_src, v_src, k_s * 8, v_s * 8, batch, head, list_at,
-            local_end, begin, scale_log2, BLOCK, WIDTH, TILE_N, EXACT, DESCRIPTORS,
+            local_end, begin, scale_log2, BLOCK, WIDTH, TILE_N, DESCRIPTORS,
         )  # fmt: skip
         # The local branch: what only it sees and what both see, on one maximum.
         local_top = tl.maximum(a_top, top)
@@ -173,7 +173,7 @@ def forward_kernel(
 
     acc, top, total = _attend(
         acc, top, total, q, k_src, v_src, k_s * 8, v_s * 8, batch, head, list_at,
-        begin, end, scale_log2, BLOCK, WIDTH, TILE_N, EXACT, DESCRIPTORS,
+        begin, end, scale_log2, BLOCK, WIDTH, TILE_N, DESCRIPTORS,
     )  # fmt: skip
     total = tl.where(total > 0, total, 1.0)
     out = acc / total[:, None]
@@ -256,7 +256,7 @@ def _launch(
     compressed: Tensor | None = None,
     saved: Saved | None = None,
 ) -> Tensor:
-    q, k, v = (_rows(x) for x in (q, k, v))
+    q, k, v = (_aligned(x) for x in (q, k, v))
     out = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
     o_local, *rest = saved or (out, None, None, None)
     batch, tokens, heads, width = q.shape
@@ -275,7 +275,7 @@ def _launch(
             *_row_strides(q), *_row_strides(k), *_row_strides(v), *lists.stride()[:3],
             *_strides(logits), *_strides(compressed), out.stride(0),
             GROUP=group, BLOCK=block_size, WIDTH=width, TILE_M=shape.tile_m, TILE_N=shape.tile_n,
-            GATED=logits is not None, SAVE=saved is not None, EXACT=exact,
+            GATED=logits is not None, SAVE=saved is not None,
             DESCRIPTORS=shape.descriptors, num_warps=shape.warps, num_stages=shape.stages,
         )  # fmt: skip
     return out
@@ -287,11 +287,11 @@ def capability(x: Tensor) -> tuple[int, int]:
 
 
 def launch(chip: tuple[int, int], rows: int, block_size: int, width: int, exact: bool) -> Launch:
-    """The shape of program for a chip: what compiles without spills (see `builds`).
+    """The shape of program for a chip: the best on paper that compiles without spills.
 
-    128 query rows halve what 64 fetch from L2. Four warps leave room for two programs on a
-    multiprocessor of a Hopper, so that one multiplies while the other exponentiates; its wgmma
-    needs M = 64 for four warps only. Elsewhere four warps spill.
+    128 query rows fetch half as much from L2 as 64 do. On Hopper (9.0) four warps hold them, and
+    two programs fit a multiprocessor: one multiplies while the other exponentiates. Elsewhere,
+    and with pointers, four warps spill: eight hold them.
 
     Args:
         chip: compute capability.
@@ -319,7 +319,8 @@ def _row_strides(x: Tensor) -> tuple[int, int, int]:
     return x.stride(0), x.stride(1) // 8, x.stride(2)
 
 
-def _rows(x: Tensor) -> Tensor:
+def _aligned(x: Tensor) -> Tensor:
     """x with rows that 16-byte copies can fetch."""
     aligned = x.data_ptr() % 16 == 0 and not any(n % 8 for n in x.stride()[:3])
-    return x if aligned and x.stride(-1) == 1 else x.contiguous()
+    good = aligned and x.stride(-1) == 1
+    return x if good else x.clone(memory_format=torch.contiguous_format)
