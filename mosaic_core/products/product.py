@@ -152,6 +152,7 @@ _MODULES: Final = {
     "maps": "maps",
     "stamps": "stamps",
     "spectra": "spectra_product",
+    "spectra_maps": "spectra_maps",
 }
 _KINDS: dict[str, Kind] = {}
 

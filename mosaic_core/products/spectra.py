@@ -30,8 +30,8 @@ WIND_LEVEL: Final = "wind_level"
 WIND_LEVELS: Final = (500, 850)
 
 _SCALARS: Final = ("geopotential", "temperature", "specific_humidity")
-_WINDS: Final = ("u_component_of_wind", "v_component_of_wind")
-_SURFACE_WINDS: Final = ("10m_u_component_of_wind", "10m_v_component_of_wind")
+WINDS: Final = ("u_component_of_wind", "v_component_of_wind")
+SURFACE_WINDS: Final = ("10m_u_component_of_wind", "10m_v_component_of_wind")
 _BLOCK_BYTES: Final = 64 * 2**20
 _WINDOW: Final = 8
 """Lead times of a shard of the forecast: more at a time would read some shards twice."""
@@ -76,7 +76,7 @@ def spectra(forecast: xr.Dataset, analysis: xr.Dataset) -> xr.Dataset:
     if not quantities:
         raise ForecastError(
             f"a forecast of {', '.join(map(str, forecast.data_vars)) or 'nothing'}",
-            f"one of {', '.join((*_SCALARS, *_WINDS, *_SURFACE_WINDS))}",
+            f"one of {', '.join((*_SCALARS, *WINDS, *SURFACE_WINDS))}",
             "leave the spectra out of this variant's products",
         )
     initial = _initial(forecast, analysis, quantities)
@@ -93,13 +93,13 @@ def spectra(forecast: xr.Dataset, analysis: xr.Dataset) -> xr.Dataset:
 def _quantities(forecast: xr.Dataset) -> Iterator[_Quantity]:
     levels = tuple(int(level) for level in forecast[LEVEL].values) if LEVEL in forecast else ()
     wind_levels = tuple(level for level in WIND_LEVELS if level in levels)
-    if set(_WINDS) <= set(forecast) and wind_levels:
+    if set(WINDS) <= set(forecast) and wind_levels:
         yield _Quantity(
-            "kinetic_energy", _WINDS, "m2 s-2", "kinetic energy", WIND_LEVEL, wind_levels
+            "kinetic_energy", WINDS, "m2 s-2", "kinetic energy", WIND_LEVEL, wind_levels
         )
-    if set(_SURFACE_WINDS) <= set(forecast):
+    if set(SURFACE_WINDS) <= set(forecast):
         yield _Quantity(
-            "10m_kinetic_energy", _SURFACE_WINDS, "m2 s-2", "kinetic energy at 10 m", None
+            "10m_kinetic_energy", SURFACE_WINDS, "m2 s-2", "kinetic energy at 10 m", None
         )
     for name in _SCALARS:
         if name in forecast:

@@ -22,13 +22,7 @@ def make(product_id: str, settings: SpectraSettings) -> Product:
     """The product; it needs the initial analysis to compare with."""
 
     def build(forecast: xr.Dataset, context: ProductContext) -> Iterator[Cube]:
-        if context.analysis is None:
-            raise ProductError(
-                "no initial analysis was given",
-                "the analysis that the forecast started from",
-                "give `analysis` in the context of the products",
-            )
-        made = spectra(forecast, context.analysis)
+        made = spectra(forecast, initial_analysis(context))
         title = "Spectra of members, ensemble mean and analysis by total wavenumber"
         yield Cube.of(f"{product_id}.zarr", made, lead_hours=lead_hours(forecast), title=title)
 
@@ -38,3 +32,14 @@ def make(product_id: str, settings: SpectraSettings) -> Product:
 
 
 register("spectra", SpectraSettings, make)
+
+
+def initial_analysis(context: ProductContext) -> xr.Dataset:
+    """The analysis that the forecast started from; raises ProductError where none was given."""
+    if context.analysis is None:
+        raise ProductError(
+            "no initial analysis was given",
+            "the analysis that the forecast started from",
+            "give `analysis` in the context of the products",
+        )
+    return context.analysis

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
+from PIL import Image
 
 from mosaic_core.errors import ConfigurationError, ForecastError
 from mosaic_core.grid import LatLonGrid
 from mosaic_core.products import spectra as module
+from mosaic_core.products.product import BuiltProduct, build_products, load_products
 from mosaic_core.products.spectra import spectra
+from mosaic_core.products.spectra_maps import panels
+from mosaic_core.storage import open_store
+from tests.products.ensembles import WIND, context_of, ensemble
 
 INIT = np.datetime64("2026-01-01T00", "ns")
 
@@ -163,3 +170,26 @@ def test_forecast_without_such_variables_is_refused(
 ) -> None:
     with pytest.raises(ForecastError, match="leave the spectra out"):
         spectra(forecast[["10m_u_component_of_wind"]], analysis)
+
+
+def test_pictures_show_the_energy_of_the_forecast(tmp_path: Path) -> None:
+    names = [*WIND, *(f"{axis}_component_of_wind_{level}" for axis in "uv" for level in (500, 700))]
+    forecast = ensemble(names, members=3, steps=2)
+    analysis = forecast.isel(number=0, lead_time=0, drop=True)
+    products = load_products({"spectra_maps": {"lead_hours": [24, 120]}})
+    context = context_of(forecast, analysis=analysis)
+    (result,) = build_products(products, forecast, context, open_store(tmp_path), "run")
+    assert isinstance(result, BuiltProduct), result
+    keys = [asset.key.removeprefix("run/") for asset in result.assets]
+    assert keys == ["maps/spectra_024h.png", "maps/spectra_048h.png"]
+    assert result.notes == ("120 h is beyond the forecast; drawn instead: 48 h",)
+    for key in keys:
+        with Image.open(tmp_path / "run" / key) as picture:
+            assert len(picture.convert("RGB").getcolors(1 << 20) or ()) > 20
+    made = spectra(forecast, analysis)
+    aloft, surface = panels(made, 1)
+    assert (aloft.title, surface.title) == ("500 hPa wind", "10 m wind")
+    found = made["10m_kinetic_energy"].isel(lead_time=1)
+    np.testing.assert_allclose(surface.members, found.values[:, 1:])
+    of_analysis = made["kinetic_energy_of_analysis"].sel(wind_level=500)
+    np.testing.assert_allclose(aloft.analysis, of_analysis.values[1:])
