@@ -69,7 +69,7 @@ def int8_linear(
     if residual is not None and (residual.shape != shape or not residual.is_contiguous()):
         raise ValueError(f"residual {tuple(residual.shape)} for {shape}, or not contiguous")
     out = residual if residual is not None else xq.new_empty(shape, dtype=dtype)
-    if dispatch.choose("8-bit linear", out, backend, _limits(xq)) == "triton":
+    if dispatch.choose("8-bit linear", out, backend, _limits(xq, wq.shape[0])) == "triton":
         from mosaic_core.kernels.projections.triton import int8 as triton_int8
 
         triton_int8.int8_linear(xq, xs, wq, ws, out, add=residual is not None)
@@ -109,7 +109,7 @@ def int8_swiglu(
         given = None if shift is None else tuple(shift.shape)
         raise ValueError(f"input {tuple(xq.shape)}, shift {given}, {hidden} hidden features")
     out = xq.new_empty((*xq.shape[:-1], hidden), dtype=dtype)
-    if dispatch.choose("8-bit swiglu", out, backend, _limits(xq)) == "triton":
+    if dispatch.choose("8-bit swiglu", out, backend, _limits(xq, hidden)) == "triton":
         from mosaic_core.kernels.projections.triton import int8 as triton_int8
 
         triton_int8.int8_swiglu(xq, xs, w13q, w13s, shift, out)
@@ -127,10 +127,14 @@ def _check(xq: Tensor, xs: Tensor, wq: Tensor, ws: Tensor) -> None:
         raise ValueError(f"input {next(shapes)} {next(shapes)}, weights {next(shapes)}")
 
 
-def _limits(xq: Tensor) -> str | None:
+def _limits(xq: Tensor, outputs: int) -> str | None:
     """Why the Triton kernels do not multiply these integers, None if they do."""
     if xq.shape[-1] % 16:
         return f"rows of {xq.shape[-1]} integers are no multiple of 16"
-    if xq.is_cuda and torch.cuda.get_device_capability(xq.device) >= (10, 0):
-        return "triton compiles no 8-bit integer products to this chip's tensor cores"
+    if outputs % 8:
+        return f"{outputs} outputs are no multiple of 8"
+    if xq.is_cuda and (10, 0) <= torch.cuda.get_device_capability(xq.device) < (12, 0):
+        return (
+            "not every triton multiplies 8-bit integers on this chip's tensor cores (3.6 does not)"
+        )
     return None

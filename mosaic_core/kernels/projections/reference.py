@@ -9,6 +9,9 @@ from torch import Tensor
 NORM_EPS = 2.0**-23
 """Machine epsilon of float32, whatever the type of the input."""
 
+LEAST_TOP = 1e-30
+"""Rows whose largest number is smaller are rounded to zeros: 127 over it has to be finite."""
+
 
 def inverse_rms(x: Tensor) -> Tensor:
     """See `mosaic_core.kernels.projections.rms.inverse_rms`."""
@@ -24,9 +27,11 @@ def rotate_and_average(
     turned, straight = (heads + kv_heads) * width, (heads + 2 * kv_heads) * width
     used = p[..., : straight + 3 * heads]
     scaled = used.to(torch.promote_types(p.dtype, torch.float32)) * scale[..., None]
-    pairs = torch.view_as_complex(scaled[..., :turned].unflatten(-1, (heads + kv_heads, -1, 2)))
+    pairs = scaled[..., :turned].unflatten(-1, (heads + kv_heads, -1, 2)).contiguous()
     angle = torch.view_as_complex(rotary.to(scaled.dtype).contiguous())
-    scaled[..., :turned] = torch.view_as_real(pairs * angle[:, None]).flatten(2)
+    scaled[..., :turned] = torch.view_as_real(
+        torch.view_as_complex(pairs) * angle[:, None]
+    ).flatten(2)
     used.copy_(scaled)
     means = scaled[..., :straight].unflatten(1, (-1, block_size)).mean(2)
     q, k, v = means.unflatten(-1, (-1, width)).to(p.dtype).split((heads, kv_heads, kv_heads), 2)
@@ -37,7 +42,7 @@ def quantise_rows(x: Tensor, norm: bool) -> tuple[Tensor, Tensor]:
     """See `mosaic_core.kernels.projections.int8.quantise_rows`."""
     exact = x.float()
     top = exact.abs().amax(-1)
-    inverse = torch.where(top > 0, 127 / top, 0)
+    inverse = torch.where(top > LEAST_TOP, 127 / top, 0)
     rounded = (exact * inverse[..., None]).round()
     scale = top / 127
     return rounded.nan_to_num(0, 0, 0).to(torch.int8), scale * inverse_rms(x) if norm else scale

@@ -11,6 +11,7 @@ from mosaic_core.kernels.feed_forward.triton.forward import products, scaled
 from mosaic_core.kernels.feed_forward.triton.tiles import (
     Launch,
     capability,
+    has_room,
     place,
     programs,
     rows_of,
@@ -68,7 +69,7 @@ def _gradient(
 
 def launch_of(dtype: torch.dtype, capability: tuple[int, int]) -> Launch:
     """Shape of a program by type of the input and compute capability."""
-    descriptors = capability >= (9, 0)
+    descriptors = has_room(capability)
     if dtype == torch.float32:
         return Launch(64, 32, 32, 4, 2, descriptors)
     if descriptors:
@@ -99,7 +100,7 @@ def gradient(
     hidden = w13.shape[0] // 2
     launch = launch or launch_of(x.dtype, capability(x))
     rows, weights = rows_of(x), rows_of(w13)
-    slope = slope.contiguous()
+    slope = rows_of(slope.contiguous()).view(slope.shape)
     du = x.new_empty(batch, tokens, 2 * hidden)
     sums = None
     if shift is not None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from mosaic_core.kernels.feed_forward.triton.tiles import (
     Launch,
     capability,
+    has_room,
     load_tile,
     place,
     programs,
@@ -104,7 +105,7 @@ def _swiglu(
 
 def launch_of(dtype: torch.dtype, capability: tuple[int, int]) -> Launch:
     """Shape of a program by type of the input and compute capability."""
-    descriptors = capability >= (9, 0)
+    descriptors = has_room(capability)
     if dtype == torch.float32:
         return Launch(64, 32, 32, 4, 2, descriptors)
     if dtype == torch.int8:

@@ -81,6 +81,14 @@ def capability(x: Tensor) -> tuple[int, int]:
     return torch.cuda.get_device_capability(x.device) if x.is_cuda else (9, 0)
 
 
+def has_room(capability: tuple[int, int]) -> bool:
+    """Whether big tiles by tensor descriptors fit: H100, H200, B200.
+
+    Consumer chips of compute capability 12 have less shared memory and get what an A100 gets.
+    """
+    return (9, 0) <= capability < (12, 0)
+
+
 def programs(x: Tensor) -> int:
     """As many as run at one time, one a multiprocessor."""
     return torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 3
