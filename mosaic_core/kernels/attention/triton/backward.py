@@ -19,6 +19,9 @@ from mosaic_core.kernels.attention.triton.backward_kernels import (
 from mosaic_core.kernels.attention.triton.forward import Saved
 from mosaic_core.kernels.launch import on_device
 
+STAGES = 2
+"""Of the pipelines of loads of the two large kernels."""
+
 SUMMED = 16
 """Keys of a tile of the kernel that sums pieces."""
 
@@ -45,9 +48,6 @@ class Launch(NamedTuple):
     rows: int
     tile: int
     warps: int
-
-
-STAGES = 2
 
 
 def launch(group: int, block_size: int, width: int, exact: bool) -> Launch:
@@ -99,9 +99,10 @@ def gated_attention_gradients(
     scale = width**-0.5
     stride = batch * heads * tokens
     strides = [s for x in (q, k, v) for s in (x.stride(0), x.stride(1) // 8, x.stride(2))]
-    new = {"device": q.device, "dtype": torch.float32}
     rows = torch.empty(3, stride, device=q.device, dtype=torch.int64)
-    partial = torch.empty(len(lists.pieces), 2, block_size, width, **new)
+    partial = torch.empty(
+        len(lists.pieces), 2, block_size, width, device=q.device, dtype=torch.float32
+    )
     found = Gradients(
         *(
             torch.empty(x.shape, device=x.device, dtype=x.dtype)
