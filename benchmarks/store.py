@@ -40,6 +40,7 @@ class Waves:
     """Takes the place of the network: fields that compress like weather."""
 
     def __init__(self, config: ModelConfig) -> None:
+        self.config, self.static_vars = config, torch.zeros(1)
         rng = np.random.default_rng(0)
         grid, channels = config.lat_lon, len(config.channel_set)
         lon, lat = np.deg2rad(np.array(grid.longitudes)), np.deg2rad(np.array(grid.latitudes))
