@@ -1,7 +1,7 @@
 r"""docs/figures/gallery_*.png: a picture of each kind of product, from the site the demo leaves.
 
-mosaic demo --cycles 2 \
-  -s "products=[statistics,probabilities,extremes,spectra,probability_maps,maps,stamps,meteograms]"
+mosaic demo --cycles 2 -s "products=[statistics,probabilities,extremes,spectra,spectra_maps,\
+probability_maps,maps,stamps,meteograms]"
 python -m benchmarks.gallery [CYCLE]
 
 Pictures that the site has published are taken as they are, in fewer colours; that of an index of
@@ -38,6 +38,7 @@ TAKEN: Final = {
     "stamps": "maps/stamps_mean_sea_level_pressure_120h.png",
     "meteogram": "meteograms/reading.png",
     "probability": "maps/probability_10m_wind_above_15_within_24_h_072h.png",
+    "energy": "maps/spectra_120h.png",
 }
 """Name in the gallery -> name in the folder of a forecast."""
 
