@@ -48,7 +48,7 @@ def layer(nside: int) -> StageConfig:
 
 def narrow(nside: int) -> ModelConfig:
     """Three stages; grid and meshes grow together."""
-    ratios = {"local": 192, "block": 16, "mlp_ratio": 4.0}
+    ratios = {"local": 192, "block": 64, "mlp_ratio": 4.0}
     return ModelConfig(
         name=f"narrow{nside}",
         step_hours=6,
@@ -61,7 +61,7 @@ def narrow(nside: int) -> ModelConfig:
             StageConfig(
                 nside // 2, 96, 6, 2, selected=8, encoder_depth=1, decoder_depth=1, **ratios
             ),
-            StageConfig(nside // 4, 128, 8, 2, selected=6, encoder_depth=1, **ratios),
+            StageConfig(nside // 4, 128, 8, 2, selected=3, encoder_depth=1, **ratios),
         ),
     )  # type: ignore[arg-type]
 
@@ -140,15 +140,15 @@ def model(name: str, _: int) -> Result:
     from mosaic_core.mesh.healpix import HealpixMesh
     from mosaic_core.mesh.neighbours import grid_to_mesh, mesh_to_grid
     from mosaic_core.model.network import Mosaic
-    from mosaic_core.training.plan import activations
 
     config = ModelConfig.load(name)
     begin = time.process_time()
     for table in (grid_to_mesh, mesh_to_grid):
         table(config.lat_lon, HealpixMesh(config.stages[0].nside), config.neighbours)
     neighbours = time.process_time() - begin
+    static = torch.zeros((*config.lat_lon.shape, len(config.static)))
     with torch.device("meta"):
-        network = Mosaic(config, torch.zeros((*config.lat_lon.shape, len(config.static))))
+        network = Mosaic(config, static)
     outline = time.process_time() - begin
     assert parameters(config) == sum(p.numel() for p in network.parameters())
     operations, tokens = sum(member_step(config).values()), config.stages[0].tokens
@@ -162,7 +162,6 @@ def model(name: str, _: int) -> Result:
         "neighbour_seconds": neighbours,
         "network_seconds": outline,
         "tables_peak_gb": peak,
-        "training_gb_per_member_bfloat16": activations(network, torch.bfloat16).peak(1, True) / 1e9,
     }
 
 
