@@ -45,7 +45,7 @@ def block_sparse_attention(
     if block_size < 16:
         limits = limits or f"blocks of {block_size} tokens are under 16"
     if torch.is_grad_enabled() and q.requires_grad:
-        limits = limits or "the triton kernel has no backward yet"
+        limits = limits or "this triton kernel has no backward"
     chosen = dispatch.choose("sparse attention", q, backend, limits)
     if chosen == "triton":
         from mosaic_core.kernels.attention.triton import forward
