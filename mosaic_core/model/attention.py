@@ -37,7 +37,8 @@ def selection_scores(q_blocks: Tensor, k_blocks: Tensor) -> Tensor:
     exact = torch.promote_types(q_blocks.dtype, torch.float32)
     queries = q_blocks[:, :, voters].flatten(3).to(exact)
     keys = k_blocks[:, :, voters // group].flatten(3).to(exact)
-    with torch.autocast(q_blocks.device.type, enabled=False):
+    device = "cpu" if q_blocks.is_meta else q_blocks.device.type  # a plan of memory has no device
+    with torch.autocast(device, enabled=False):
         scores = torch.einsum("bthc,buhc->bthu", queries, keys)
     return scores / group
 
