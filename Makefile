@@ -8,12 +8,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 OLDEST_TRITON := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 	--target $(VENV)/triton-3.6 triton==3.6.0
 
-.PHONY: demo test test-slow check format benchmarks lock clean help
+.PHONY: demo test test-slow test-gpu check format benchmarks lock clean help
 
 help:
 	@echo "make demo        forecasts of a simulated atmosphere, published and verified"
 	@echo "make test        the fast tests"
 	@echo "make test-slow   the slow tests"
+	@echo "make test-gpu    what needs a GPU"
 	@echo "make check       formatting, lint, types, import contracts"
 	@echo "make benchmarks  measure again what benchmarks/results holds"
 
@@ -38,6 +39,9 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
+test-gpu: $(VENV)/.dev
+	@TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu
+
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -55,6 +59,10 @@ benchmarks: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.point
 	$(BIN)/python -m benchmarks.products
 	$(BIN)/python -m benchmarks.verification
+	$(BIN)/python -m benchmarks.rounding
+	$(BIN)/python -m benchmarks.kernel_builds
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m benchmarks.scaling_figure
 	$(BIN)/python -m benchmarks.step
 
 lock: $(VENV)/.dev

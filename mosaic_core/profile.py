@@ -159,6 +159,11 @@ class Profile:
             )
 
     @property
+    def backend(self) -> Literal["triton", "blocked", "reference"] | None:
+        """The backend that a forecast is held to; None takes the best that runs."""
+        return self.require or (None if self.kernels == "auto" else self.kernels)
+
+    @property
     def weights_file(self) -> Path | None:
         """The model file; None for untrained weights."""
         if self.weights == UNTRAINED:

@@ -122,7 +122,7 @@ def _kernels(profile: Profile) -> Iterator[Verdict]:
     device = pick_device(profile.device)
     dtype = torch.float32 if profile.precision == "float32" else torch.float16
     probe = torch.zeros(1, dtype=dtype, device=device)
-    with dispatch.forced_backend(None if profile.kernels == "auto" else profile.kernels):
+    with dispatch.forced_backend(None if profile.require else profile.backend):
         chosen = dispatch.choose("model", probe)
         reason = not_fused(ModelConfig.load(profile.model), device, profile.precision)
     found = [f"{chosen} runs", f"module by module: {reason}" if reason else "fused network"]

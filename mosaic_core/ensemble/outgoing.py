@@ -16,7 +16,7 @@ class Outgoing:
     """Puts states into host arrays; from a GPU while the next step is computed.
 
     A GPU copies into pinned memory on a stream of its own, and a thread lays the values out from
-    there, so that neither the device nor the rollout waits.
+    there, so that the device does not wait for the host's memory.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -36,7 +36,11 @@ class Outgoing:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._pool.shutdown(wait=True)
+        try:
+            if error is None:
+                self.settle()
+        finally:
+            self._pool.shutdown(wait=True)
 
     def put(self, state: Tensor, into: Tensor) -> None:
         """Copy state (member, longitude, latitude, channel) into (channel, member, lat, lon).
@@ -59,7 +63,7 @@ class Outgoing:
         with torch.cuda.stream(self._stream):
             buffer.copy_(turned.contiguous(), non_blocking=True)
             state.record_stream(self._stream)
-            copied = torch.cuda.Event()
+            copied = torch.cuda.Event(blocking=True)
             copied.record(self._stream)
         self._landing[slot] = self._pool.submit(_land, copied, buffer, into)
 

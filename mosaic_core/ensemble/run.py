@@ -62,9 +62,9 @@ def fitting_batch(
 ) -> int:
     """Members that are computed together: as many as the free memory holds, at most `members`.
 
-    Module by module an activation of the finest mesh counts some 12 times in a step, hidden layers
-    being cut to a fixed size; fused it counts in 16 bits, beside the hidden layer of all tokens
-    and one more. The host holds two windows of output besides.
+    Module by module an activation of the finest mesh counts some 12 times in a step; fused it
+    counts in 16 bits, beside the hidden layer of all tokens and one more. Scores of key blocks grow
+    with the square of the blocks. The host holds two windows of output besides.
 
     Args:
         fused: whether steps go through the fused kernels.
@@ -78,10 +78,11 @@ def fitting_batch(
         activations, pieces = 2 * finest.tokens * (2 * finest.dim + finest.hidden), _FUSED_PIECES
     else:
         activations, pieces = 4 * finest.tokens * 12 * finest.dim, _GPU_PIECES
-    per_member = activations + (3 * config.history + 2) * state
+    blocks = max((s.tokens // s.block) ** 2 * s.kv_heads for s in config.trunk)
+    per_member = activations + (3 * config.history + 2) * state + 3 * 4 * blocks
     free = _free_memory(device, pieces)
     fits = int(0.7 * free // per_member)
-    buffered = max(1, BUFFER_BYTES // (2 * window * state))
+    buffered = max(1, _buffer_bytes(device) // (2 * window * state))
     if fits < 1:
         raise DeviceError(
             f"{free / 1e9:.1f} GB are free on {device}, one member of {config.name} takes some "
@@ -91,6 +92,13 @@ def fitting_batch(
         )
     batch = min(members, fits, buffered)
     return -(-members // -(-members // batch))
+
+
+def _buffer_bytes(device: torch.device) -> int:
+    """Host memory for two windows: fixed where the model lies there too, else a quarter of it."""
+    if device.type != "cuda":
+        return BUFFER_BYTES
+    return max(BUFFER_BYTES, int(psutil.virtual_memory().available) // 4)
 
 
 def _free_memory(device: torch.device, pieces: int) -> int:

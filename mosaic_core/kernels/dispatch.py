@@ -32,6 +32,16 @@ def forced_backend(backend: Backend | None) -> Iterator[None]:
         _forced.reset(token)
 
 
+def kept_in_recomputation() -> tuple[
+    contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]
+]:
+    """For `context_fn` of torch's checkpoint: what is computed again takes the same backend.
+
+    A backward pass on a GPU runs in a thread of its own, which knows no context variables.
+    """
+    return contextlib.nullcontext(), forced_backend(_forced.get())
+
+
 def forced() -> Backend | None:
     """The backend that the enclosing `forced_backend` names."""
     return _forced.get()
@@ -59,6 +69,13 @@ def declined(backend: Backend, x: Tensor, limits: str | None = None) -> str | No
     return limits
 
 
+def slow_in_float32(x: Tensor) -> str | None:
+    """Why kernels that multiply matrices are not taken for float32 unless asked for by name."""
+    if x.dtype == torch.float32:
+        return "float32 does not use the tensor cores: torch's own products are faster"
+    return None
+
+
 def head_width(width: int) -> str | None:
     """Why Triton kernels do not take heads of this width, None if they do."""
     if width & (width - 1) or not 16 <= width <= 128:
@@ -67,7 +84,11 @@ def head_width(width: int) -> str | None:
 
 
 def choose(
-    operation: str, x: Tensor, backend: Backend | None = None, limits: str | None = None
+    operation: str,
+    x: Tensor,
+    backend: Backend | None = None,
+    limits: str | None = None,
+    slow: str | None = None,
 ) -> Backend:
     """The backend asked for, the one forced, or the first that does not decline.
 
@@ -75,6 +96,7 @@ def choose(
         operation: as in messages, e.g. "gated attention".
         x: an input of the operation: its device and type decide.
         limits: see `declined`.
+        slow: why Triton's kernel is not worth its while here; it runs when it is asked for by name.
 
     Raises:
         DeviceError: the one asked for or forced declines; its reason is given.
@@ -93,6 +115,8 @@ def choose(
         reason = declined(candidate, x, limits)
         if candidate == "triton" and x.device.type != "cuda":
             reason = reason or "triton's interpreter runs only when asked for by name"
+        if candidate == "triton":
+            reason = reason or slow
         if reason is None:
             return candidate
         if (operation, candidate, reason) not in _logged:

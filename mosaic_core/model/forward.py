@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mosaic_core.errors import DeviceError
 from mosaic_core.kernels import dispatch
+from mosaic_core.kernels.projections.int8 import declined_by_chip
 from mosaic_core.model.config import ModelConfig
 from mosaic_core.model.fused import FusedNetwork, unsupported
 from mosaic_core.model.fused.graph import RecordedNetwork
@@ -35,8 +36,8 @@ def not_fused(config: ModelConfig, device: torch.device, precision: Precision) -
         return f"the fused network needs a CUDA device, this one is on {device.type}"
     if reason := dispatch.declined("triton", torch.zeros(1, dtype=torch.float16, device=device)):
         return reason
-    if precision == "int8" and torch.cuda.get_device_capability(device) >= (10, 0):
-        return "triton compiles no products of 8-bit integers to this chip's tensor cores"
+    if precision == "int8" and (reason := declined_by_chip(device)):
+        return reason
     return unsupported(config)
 
 

@@ -160,22 +160,19 @@ def forecast(
 
     profile = site.profile
     model = site.model.load()
-    wanted = layout_for(
-        model,
-        state,
-        EnsembleSpec(profile.members, profile.steps, profile.seed),
-        profile.precision,
-        dict(profile.keepbits),
-        profile.window,
-        members_per_run=profile.members_per_run,
-    )
     prefix = layout.forecast_prefix(site.config.name, cycle, revision)
-    store = begin(lambda: ForecastStore.begin(site.store, prefix, wanted, discard=discard))
-    chosen = None if profile.kernels == "auto" else profile.kernels
-    with forced_backend(profile.require or chosen):
-        run_members(
-            model, state, store, members, on_progress, cuda_graph=profile.cuda_graph
+    with forced_backend(profile.backend):
+        wanted = layout_for(
+            model,
+            state,
+            EnsembleSpec(profile.members, profile.steps, profile.seed),
+            profile.precision,
+            dict(profile.keepbits),
+            profile.window,
+            members_per_run=profile.members_per_run,
         )
+        store = begin(lambda: ForecastStore.begin(site.store, prefix, wanted, discard=discard))
+        run_members(model, state, store, members, on_progress, cuda_graph=profile.cuda_graph)
     return str(model.device)
 
 

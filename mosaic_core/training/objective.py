@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mosaic_core.kernels import dispatch
 from mosaic_core.model.network import Block, Mosaic
 from mosaic_core.model.rollout import next_state, normalise, phase_advance, phases
 from mosaic_core.training.loss import area_weights, channel_weights, fair_crps
@@ -71,7 +72,10 @@ class Objective(nn.Module):
             for module in network.modules():
                 if isinstance(module, Block):
                     module.forward = partial(  # type: ignore[method-assign]
-                        checkpoint, module.forward, use_reentrant=False
+                        checkpoint,
+                        module.forward,
+                        use_reentrant=False,
+                        context_fn=dispatch.kept_in_recomputation,
                     )
 
     def forward(
@@ -120,7 +124,14 @@ class Objective(nn.Module):
             cast = torch.autocast(states.device.type, getattr(torch, self.recipe.precision))
         with cast:
             if recompute and self.recipe.recompute and torch.is_grad_enabled():
-                out = checkpoint(self.network, normalised, time, noise, use_reentrant=False)
+                out = checkpoint(
+                    self.network,
+                    normalised,
+                    time,
+                    noise,
+                    use_reentrant=False,
+                    context_fn=dispatch.kept_in_recomputation,
+                )
             else:
                 out = self.network(normalised, time, noise)
         out = out.to(states.dtype)

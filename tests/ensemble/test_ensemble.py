@@ -297,6 +297,9 @@ def test_the_whole_model_fits_24_members_in_24_gb_and_some_in_6(
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, 80e9))
     config = ModelConfig.load("hres")
     assert fitting_batch(config, 24, 1, torch.device("cuda"), fused=True) == fitting
+    memory = type("Memory", (), {"available": 64_000_000_000})
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)  # of the host, for the windows
+    assert fitting_batch(config, 24, 8, torch.device("cuda"), fused=True) == fitting
     with pytest.raises(DeviceError) if free < 5e9 else nullcontext():
         assert fitting_batch(config, 24, 1, torch.device("cuda")) < fitting
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,8 @@ from tests.closeness import max_rel, rms_rel
 TORCH_BACKENDS = ["reference", "blocked"]
 CLOSE = {torch.float32: 3e-6, torch.float16: 3e-3}
 AMPERE, HOPPER = (8, 0), (9, 0)
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+INTERPRETED = os.environ["TRITON_INTERPRET"] == "1"
+DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
 
 
 @pytest.fixture(autouse=True)

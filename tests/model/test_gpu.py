@@ -1,7 +1,8 @@
-"""What needs a CUDA device; skipped without one."""
+"""What needs a CUDA device and compiled kernels (`make test-gpu`); skipped without them."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.model import golden_model
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+    pytest.mark.skipif(os.environ["TRITON_INTERPRET"] == "1", reason="`make test-gpu` runs it"),
 ]
 
 
@@ -56,10 +58,10 @@ def test_fused_network_on_the_device(golden: Path, variant: str) -> None:
     inputs = [given["x"][:, 0], given["day_year_time"][:, 0], given["z"]]
     exact = FusedNetwork(model.network, "float32")(*inputs)
     network, inputs = model.network.to("cuda"), [x.cuda() for x in inputs]
-    for precision in ("float16", "bfloat16"):
+    for precision, bound in (("float16", 2e-3), ("bfloat16", 2e-2), ("int8", 0.1)):
         found = forward_of(network, precision)(*inputs)
         points = (found.cpu() - exact).square().mean(-1).sqrt() / exact.square().mean().sqrt()
-        assert points.median() <= (2e-3 if precision == "float16" else 2e-2)
+        assert points.median() <= bound
 
 
 def test_a_recorded_step_is_the_step(golden: Path) -> None:
@@ -76,11 +78,16 @@ def test_a_recorded_step_is_the_step(golden: Path) -> None:
 
 def test_states_arrive_whole_while_others_are_made() -> None:
     into = torch.full((5, 7, 3, 4, 6), torch.nan)
-    states = [torch.randn(3, 6, 4, 5, device="cuda") for _ in range(7)]
+    busy = torch.randn(4096, 4096, device="cuda")
+    expected = []
     with Outgoing(torch.device("cuda")) as outgoing:
-        for i, state in enumerate(states):
-            outgoing.put(state, into[:, i])
-            state.mul_(1.0)  # work on the device meanwhile
+        for i in range(len(into[0])):
+            state = torch.randn(3, 6, 4, 5)
+            expected.append(state)
+            on_device = state.cuda() + 0 * (busy @ busy).sum()  # not there yet when it is put
+            outgoing.put(on_device, into[:, i])
+            del on_device
+            torch.full((3, 6, 4, 5), torch.nan, device="cuda")  # would take its memory
         outgoing.settle()
-    for i, state in enumerate(states):
-        assert torch.equal(into[:, i], state.cpu().permute(3, 0, 2, 1))
+    for i, state in enumerate(expected):
+        assert torch.equal(into[:, i], state.permute(3, 0, 2, 1))

@@ -50,7 +50,9 @@ def gated_attention(
         ValueError: shapes that do not fit together.
     """
     _check(q, k, v, logits, compressed, lists, block_size, local)
-    chosen = dispatch.choose("gated attention", q, backend, _limits(q, block_size))
+    chosen = dispatch.choose(
+        "gated attention", q, backend, _limits(q, block_size), dispatch.slow_in_float32(q)
+    )
     if chosen == "triton":
         from mosaic_core.kernels.attention.triton import forward
 

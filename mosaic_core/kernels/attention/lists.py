@@ -156,7 +156,5 @@ def _pieces(offsets: Tensor, most: int) -> tuple[Tensor, Tensor]:
     real, at = column < columns, column.clamp(max=columns - 1)
     part = piece - piece_offsets[at]
     cuts = [offsets[at] + counts[at] * (part + i) // parts[at] for i in (0, 1)]
-    rows = torch.stack((column, *cuts), dim=-1)
-    return torch.where(real[:, None], rows, torch.tensor((-1, 0, 0), device=piece.device)), (
-        piece_offsets
-    )
+    first, end = (torch.where(real, cut, 0) for cut in cuts)
+    return torch.stack((torch.where(real, column, -1), first, end), dim=-1), piece_offsets

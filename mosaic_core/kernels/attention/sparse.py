@@ -44,9 +44,10 @@ def block_sparse_attention(
     limits = dispatch.head_width(width)
     if block_size < 16:
         limits = limits or f"blocks of {block_size} tokens are under 16"
-    if torch.is_grad_enabled() and q.requires_grad:
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
         limits = limits or "this triton kernel has no backward"
-    chosen = dispatch.choose("sparse attention", q, backend, limits)
+    slow = dispatch.slow_in_float32(q)
+    chosen = dispatch.choose("sparse attention", q, backend, limits, slow)
     if chosen == "triton":
         from mosaic_core.kernels.attention.triton import forward
 

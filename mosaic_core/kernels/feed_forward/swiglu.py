@@ -75,7 +75,7 @@ def _choose(x: Tensor, w13: Tensor, backend: Backend | None) -> Backend:
     for kind, features in (("input", x.shape[-1]), ("hidden", w13.shape[0] // 2)):
         if features % 8:
             limits = f"{features} {kind} features are no multiple of 8"
-    return dispatch.choose("swiglu", x, backend, limits)
+    return dispatch.choose("swiglu", x, backend, limits, dispatch.slow_in_float32(x))
 
 
 def _check(x: Tensor, scale: Tensor | None, w13: Tensor, shift: Tensor | None) -> None:

@@ -133,7 +133,12 @@ def _limits(xq: Tensor, outputs: int) -> str | None:
         return f"rows of {xq.shape[-1]} integers are no multiple of 16"
     if outputs % 8:
         return f"{outputs} outputs are no multiple of 8"
-    if xq.is_cuda and (10, 0) <= torch.cuda.get_device_capability(xq.device) < (12, 0):
+    return declined_by_chip(xq.device)
+
+
+def declined_by_chip(device: torch.device) -> str | None:
+    """Why 8-bit products do not run on this device's chip, None if they do."""
+    if device.type == "cuda" and (10, 0) <= torch.cuda.get_device_capability(device) < (12, 0):
         return (
             "not every triton multiplies 8-bit integers on this chip's tensor cores (3.6 does not)"
         )

@@ -20,13 +20,14 @@ class RecordedNetwork:
 
     def __init__(self, network: FusedNetwork) -> None:
         self.network = network
-        self._records: dict[torch.Size, _Record] = {}
+        self._records: dict[tuple[torch.Size, bool], _Record] = {}
 
     def __call__(self, states: Tensor, day_year: Tensor, z: Tensor | None) -> Tensor:
         """See `Mosaic.forward`."""
-        record = self._records.get(states.shape)
+        key = states.shape, z is None
+        record = self._records.get(key)
         if record is None:
-            record = self._records[states.shape] = _Record(self.network, states, day_year, z)
+            record = self._records[key] = _Record(self.network, states, day_year, z)
         return record.replay(states, day_year, z)
 
 
@@ -44,7 +45,8 @@ class _Record:
                 for _ in range(_WARM_UP):
                     network(*self.inputs)
             torch.cuda.current_stream(device).wait_stream(aside)
-            with torch.cuda.graph(self.graph):
+            # Copies of the states before go on in other threads meanwhile.
+            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
                 self.out = network(*self.inputs)
 
     def replay(self, *given: Tensor | None) -> Tensor:

@@ -33,14 +33,18 @@ class Linears(Protocol):
         """x += W2 hidden."""
 
 
+_HEADROOM = 16.0
+"""Products are stored before the norm's factor: a power of two less, lest float16 overflows."""
+
+
 class Dense:
     """Products in the type of the weights, sums in float32 (cuBLAS)."""
 
     def __init__(self, qkvg: Tensor, out: Tensor, w13: Tensor, w2: Tensor) -> None:
-        self.qkvg, self.out, self.w13, self.w2 = qkvg, out, w13, w2
+        self.qkvg, self.out, self.w13, self.w2 = qkvg / _HEADROOM, out, w13, w2
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return F.linear(x, self.qkvg), inverse_rms(x)
+        return F.linear(x, self.qkvg), inverse_rms(x) * _HEADROOM
 
     def hidden(self, x: Tensor, shift: Tensor | None) -> Tensor:
         return swiglu(x, inverse_rms(x), self.w13, shift)

@@ -59,6 +59,7 @@ class FusedNetwork:
         ValueError: a variant that the kernels do not support.
     """
 
+    @torch.no_grad()
     def __init__(self, network: Mosaic, arithmetic: Arithmetic = "float16") -> None:
         if reason := unsupported(network.config):
             raise ValueError(f"{network.config.name} has no fused form: {reason}")

@@ -20,7 +20,7 @@ def _build(
     name: str, kernel: Any, chip: Architecture, launch: Launch, dtype: torch.dtype, **types: str
 ) -> Build:
     element = "i8" if dtype == torch.int8 else "fp16"
-    types |= {"scale_ptr": "*fp32", "shift_ptr": "*fp16", "programs": "i32"}
+    types |= {"scale_ptr": "*fp32", "shift_ptr": "*fp32", "programs": "i32"}
     types |= dict.fromkeys(_SIZES, "i32") | dict.fromkeys(("x", "w13"), f"*{element}")
     if launch.descriptors:
         m, n, k = launch.tile_m, launch.tile_n, launch.tile_k
