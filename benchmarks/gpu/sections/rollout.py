@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 
@@ -26,7 +28,14 @@ def run(scale: Scale) -> Measures:
         step = ours(scale, loaded.network, arithmetic)
         measure = partial(_to_host, scale, loaded, step, scale.pick(24, 3), steps)
         yield f"ours_{arithmetic}", measure
-    yield "rounding", partial(_rounding, scale, loaded, steps)
+    exact = functools.cache(partial(_last, scale, loaded, loaded.network, steps))
+    ways: dict[str, Step] = {
+        "modules": _cast(scale, loaded.network),
+        "ours": ours(scale, loaded.network, "float16"),
+        "ours_int8": ours(scale, loaded.network, "int8"),
+    }
+    for name, step in ways.items():
+        yield f"rounding_{name}", partial(_rounding, scale, loaded, step, steps, exact)
 
 
 def _states(scale: Scale, loaded: LoadedModel, step: Step, members: int, steps: int):  # type: ignore[no-untyped-def]
@@ -59,20 +68,22 @@ def _to_host(scale: Scale, loaded: LoadedModel, step: Step, members: int, steps:
     }  # fmt: skip
 
 
-def _rounding(scale: Scale, loaded: LoadedModel, steps: int) -> Result:
-    """One member after the last step: float16 of torch and ours, and int8, against float32."""
-
-    def cast(states: Tensor, day_year: Tensor, z: Tensor | None) -> Tensor:
+def _cast(scale: Scale, network: Step) -> Step:
+    def step(states: Tensor, day_year: Tensor, z: Tensor | None) -> Tensor:
         with torch.autocast(scale.device.type, torch.float16):
-            return loaded.network(states, day_year, z).float()
+            return network(states, day_year, z).float()
 
-    ways: dict[str, Step] = {
-        "exact": loaded.network, "modules": cast, "ours": ours(scale, loaded.network, "float16"),
-        "ours_int8": ours(scale, loaded.network, "int8"),
-    }  # fmt: skip
-    last = {}
-    for name, step in ways.items():
-        for state in _states(scale, loaded, step, 1, steps):
-            last[name] = state
-    exact = last.pop("exact")
-    return {name: errors(state, exact) for name, state in last.items()}
+    return step
+
+
+def _last(scale: Scale, loaded: LoadedModel, step: Step, steps: int) -> Tensor:
+    """One member after the last step."""
+    *_, last = _states(scale, loaded, step, 1, steps)
+    return last
+
+
+def _rounding(
+    scale: Scale, loaded: LoadedModel, step: Step, steps: int, exact: Callable[[], Tensor]
+) -> Result:
+    """Against the modules in float32, from the same state with the same noise."""
+    return {"steps": steps, **errors(_last(scale, loaded, step, steps), exact())}

@@ -67,7 +67,7 @@ def _measured(scale: Scale, config: object, members: int, step: Step) -> Result:
     timing = timed(lambda: step(*given), scale, seconds=0.0)
     operations = members * sum(member_step(config).values())  # type: ignore[arg-type]
     return {
-        **rated(timing, operations, members), "peak_gb": peak, "baseline": BASELINE,
+        **rated(timing, operations, members, effective=True), "peak_gb": peak, "baseline": BASELINE,
         "forecast_seconds": {
             "era5, 24 members, 10 steps": 240 * timing["ms"] / members / 1e3,
             "hres, 24 members, 40 steps": 960 * timing["ms"] / members / 1e3,

@@ -51,8 +51,9 @@ def _measured(scale: Scale, backend: Backend | None) -> Result:
         loss, peak = peaked(update, scale)
         timing = timed(update, scale)
     squares = [p.grad.double().square().sum() for p in network.parameters() if p.grad is not None]
+    operations = 3 * MEMBERS * sum(member_step(config).values())
     return {
-        **rated(timing, 3 * MEMBERS * sum(member_step(config).values()), MEMBERS),
+        **rated(timing, operations, MEMBERS, effective=True),
         "peak_gb": peak, "baseline": BASELINE, "loss": loss,
         "gradient_norm": float(torch.stack(squares).sum().sqrt()),
     }  # fmt: skip
