@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import math
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks.gpu import operations
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.measuring import Scale, poisoned
+from benchmarks.gpu.networks import TINY, inputs, model
 from benchmarks.gpu.protocol import SECTIONS, Section, run
 from benchmarks.gpu.section import measured
+from benchmarks.gpu.straightforward import block_of, straightforward, weights_of
 from benchmarks.gpu.table import decisions, speed_up, table
 from benchmarks.scaling import exponent
 from mosaic_core.model.checkpoint import parameter_shapes
@@ -173,6 +177,33 @@ def test_decisions_follow_from_what_was_measured() -> None:
     assert "effective" not in lines["ours_24"]
 
 
+def test_straightforward_block_is_the_block() -> None:
+    torch.manual_seed(0)
+    network, stage = model(Scale.named("tiny")).network.double(), TINY.stages[0]
+    block, rotary = network.encoder_stages[0].blocks[0], network.encoder_stages[0].rotary
+    x = torch.randn(2, stage.tokens, stage.dim, dtype=torch.float64)
+    z = torch.randn(2, TINY.noise_dim, dtype=torch.float64)
+    with torch.no_grad():
+        found = block_of(stage)(weights_of(block), x, z, rotary)
+        torch.testing.assert_close(found, block(x, z, rotary))
+
+
+def test_straightforward_network_compiles_without_a_graph_break() -> None:
+    torch.manual_seed(0)
+    scale = Scale.named("tiny")
+    whole = partial(torch.compile, backend="aot_eager", fullgraph=True, dynamic=False)
+    network = model(scale).network
+    given = inputs(scale, TINY, 2)
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    found = straightforward(network, whole)(*given)
+    assert counters["stats"]["unique_graphs"] == len(TINY.stages) + 2  # gathers to mesh and to grid
+    assert not counters["graph_break"]
+    eager = straightforward(network, lambda function: function)(*given)
+    torch.testing.assert_close(found, eager, rtol=0, atol=0.05)
+
+
 def test_speed_up_is_that_of_one_member() -> None:
     entry = {"ms": 1.0, "members": 4, "baseline": "plain"}
     assert speed_up({"plain": {"ms": 6.0, "members": 2}}, entry) == 12.0
@@ -202,8 +233,6 @@ def test_parameters_are_those_of_the_network() -> None:
 
 
 def test_poisoned_memory_holds_nan() -> None:
-    import torch
-
     with poisoned():
         assert torch.empty(100).isnan().all()
 

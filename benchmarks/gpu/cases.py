@@ -99,7 +99,8 @@ def grouped(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def mixed(logits: Tensor, local: Tensor, compressed: Tensor, selected: Tensor) -> Tensor:
     """Branches under their gates; compressed is (batch, block, head, width)."""
-    gates = torch.softmax(logits.float(), -1).to(local.dtype)[..., None]
+    exact = torch.promote_types(logits.dtype, torch.float32)
+    gates = torch.softmax(logits, -1, dtype=exact).to(local.dtype)[..., None]
     size = local.shape[1] // compressed.shape[1]
     spread = compressed.repeat_interleave(size, dim=1)
     return gates[..., 0, :] * local + gates[..., 1, :] * spread + gates[..., 2, :] * selected

@@ -58,13 +58,16 @@ class Scale:
         return (torch.randn(*shape, device=self.device) * scale).to(dtype)
 
     def compiled(self, function: T) -> T:
-        """`torch.compile` of a function; at tiny scale the function, as its C++ takes a minute."""
+        """`torch.compile` of a function to one graph, or an error.
+
+        At tiny scale the function itself, as C++ takes a minute.
+        """
         if self.name == "tiny":
             return function
         for limit in ("recompile_limit", "cache_size_limit"):
             if hasattr(torch._dynamo.config, limit):
                 setattr(torch._dynamo.config, limit, 64)
-        return torch.compile(function, dynamic=False)  # type: ignore[call-overload,no-any-return]
+        return torch.compile(function, dynamic=False, fullgraph=True)  # type: ignore[call-overload,no-any-return]
 
 
 def timed(

@@ -1,19 +1,13 @@
-"""The whole network with random weights, and its straightforward formulation."""
+"""The whole network with random weights, and its inputs."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
-from collections.abc import Callable, Iterator
-from unittest import mock
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from benchmarks.gpu.measuring import Scale
-from mosaic_core.kernels.dispatch import forced_backend
-from mosaic_core.kernels.interpolation import reference
-from mosaic_core.model import interpolation
 from mosaic_core.model.checkpoint import (
     LoadedModel,
     ModelFile,
@@ -22,7 +16,6 @@ from mosaic_core.model.checkpoint import (
     version_of,
 )
 from mosaic_core.model.config import GridConfig, ModelConfig, StageConfig
-from mosaic_core.model.network import Block, Mosaic
 
 Step = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -39,9 +32,6 @@ TINY = ModelConfig(
         StageConfig(2, 64, 4, 2, 48, 16, 1, encoder_depth=1, mlp_ratio=2.0),
     ),
 )
-
-_TOGETHER = 4
-"""Members whose gathered neighbours the straightforward interpolation holds at once."""
 
 
 def configuration(scale: Scale, variant: str = "hres") -> ModelConfig:
@@ -78,41 +68,3 @@ def inputs(scale: Scale, config: ModelConfig, members: int) -> tuple[Tensor, Ten
     states = scale.randn(*shape, dtype=torch.float32)
     z = scale.randn(members, config.noise_dim, dtype=torch.float32)
     return states, torch.zeros(members, 2, device=scale.device), z
-
-
-def straightforward(network: Mosaic, scale: Scale, compiled: bool) -> Step:
-    """The network without our kernels, in float16: torch's attention and the gathers themselves.
-
-    Selected key blocks are gathered for some query blocks at a time and neighbours for
-    `_TOGETHER` members, as the whole would not fit; blocks of the trunk are compiled one by one.
-    """
-    half = copy.deepcopy(network).half()
-    if compiled:
-        for module in half.modules():
-            if isinstance(module, Block):
-                module.forward = scale.compiled(module.forward)  # type: ignore[method-assign]
-
-    def step(states: Tensor, day_year: Tensor, z: Tensor | None) -> Tensor:
-        with torch.no_grad(), _straightforward_kernels(scale, compiled):
-            noise = None if z is None else z.half()
-            return half(states.half(), day_year, noise)
-
-    return step
-
-
-@contextlib.contextmanager
-def _straightforward_kernels(scale: Scale, compiled: bool) -> Iterator[None]:
-    gather = reference.neighbour_attention
-    gather = scale.compiled(gather) if compiled else gather
-
-    def in_groups(
-        kappa: Tensor, values: Tensor, near: Tensor, directions: Tensor, _: object
-    ) -> Tensor:
-        groups = zip(kappa.split(_TOGETHER), values.split(_TOGETHER), strict=True)
-        return torch.cat([gather(k, v, near, directions) for k, v in groups])
-
-    with (
-        forced_backend("blocked"),
-        mock.patch.object(interpolation, "neighbour_attention", in_groups),
-    ):
-        yield

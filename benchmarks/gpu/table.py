@@ -9,7 +9,7 @@ HEADINGS = (
     "section", "entry", "ms", "members", "TFLOP/s", "of ceiling", "x baseline", "rel. error",
     "GB", "more",
 )  # fmt: skip
-_MORE = ("gb_per_s", "seconds", "members_per_call", "forecast_seconds", "worst", "overlap")
+_MORE = ("gb_per_s", "seconds", "forecast_seconds", "graphs", "graph_breaks")
 
 
 def table(document: Mapping[str, Any]) -> str:
