@@ -18,6 +18,7 @@ from benchmarks.gpu.measuring import Scale, poisoned
 from benchmarks.gpu.networks import TINY, inputs, model
 from benchmarks.gpu.protocol import SECTIONS, Section, run
 from benchmarks.gpu.section import measured
+from benchmarks.gpu.sections import correctness
 from benchmarks.gpu.straightforward import block_of, straightforward, weights_of
 from benchmarks.gpu.table import decisions, speed_up, table
 from benchmarks.scaling import exponent
@@ -74,6 +75,22 @@ def test_section_measures_every_entry(name: str, monkeypatch: pytest.MonkeyPatch
     json.dumps(entries)
 
 
+@pytest.mark.slow
+def test_kernels_are_right_in_the_interpreter() -> None:
+    scale = Scale.named("tiny")
+    if scale.backend != "triton":
+        pytest.skip("a GPU is here: the protocol itself checks the kernels on it")
+    entries = dict(measured(correctness.__name__, scale))
+    assert ENTRIES["correctness"] <= set(entries)
+    assert [found for found in entries.values() if not found.get("right")] == []
+
+
+def test_checks_run_in_processes_that_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    found = correctness.compile_together(Scale.named("tiny"), 1, 600.0)
+    assert found["ran"] == found["checks"] == len(list(correctness.checks(Scale.named("tiny"))))
+
+
 def fake(folder: Path, name: str, body: str) -> Section:
     (folder / f"{name}.py").write_text(body)
     return Section(name, name, 600.0)
@@ -110,6 +127,12 @@ def test_a_section_that_fails_or_hangs_is_recorded_and_the_rest_goes_on(
     text = table(document)
     for words in ("dies", "timed out", "failed: ZeroDivisionError", "no_such_package"):
         assert words in text
+
+
+def test_sections_up_to_the_step_fit_nine_minutes_at_worst() -> None:
+    names = [section.name for section in SECTIONS]
+    assert names[:5] == ["correctness", "ceilings", "attention", "feed_forward", "step"]
+    assert sum(section.seconds for section in SECTIONS[:5]) <= 540
 
 
 def test_sections_beyond_the_time_are_named_and_not_begun(tmp_path: Path) -> None:

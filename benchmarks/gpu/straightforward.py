@@ -80,7 +80,7 @@ def weights_of(block: Block) -> Weights:
     own = (attention.to_q, attention.to_k, attention.to_v, attention.to_o)
     own += (attention.to_strategy_combine_mlp, ffn.w13, ffn.w2)
     noise = None if ffn.noise_bias is None else ffn.noise_bias.weight
-    return Weights(*(linear.weight for linear in own), noise)
+    return Weights(*(linear.weight for linear in own), noise=noise)
 
 
 def block_of(stage: StageConfig) -> Callable[[Weights, Tensor, Tensor | None, Tensor], Tensor]:
