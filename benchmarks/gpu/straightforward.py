@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from mosaic_core.model.interpolation import Interpolation
 from mosaic_core.model.layers import rms_norm
 from mosaic_core.model.network import Block, Mosaic
 
-Function = TypeVar("Function", bound=Callable[..., Tensor])
+Function = Callable[..., Tensor]
 
 _TOGETHER = 4
 """Members whose gathered neighbours the interpolation holds at once."""
@@ -49,7 +49,7 @@ def straightforward(network: Mosaic, compiled: Callable[[Function], Function]) -
     """
     half = copy.deepcopy(network).half()
     gather = compiled(neighbour_attention)
-    blocks: dict[StageConfig, Callable[..., Tensor]] = {}
+    blocks: dict[StageConfig, Function] = {}
     for module in half.modules():
         if isinstance(module, Block):
             stage = module.attention.stage
@@ -69,7 +69,7 @@ def straightforward(network: Mosaic, compiled: Callable[[Function], Function]) -
 
 
 def _in_groups(
-    gather: Callable[..., Tensor], near: Tensor, directions: Tensor, kappa: Tensor, values: Tensor
+    gather: Function, near: Tensor, directions: Tensor, kappa: Tensor, values: Tensor
 ) -> Tensor:
     groups = zip(kappa.split(_TOGETHER), values.split(_TOGETHER), strict=True)
     return torch.cat([gather(k, v, near, directions) for k, v in groups])
@@ -77,10 +77,16 @@ def _in_groups(
 
 def weights_of(block: Block) -> Weights:
     attention, ffn = block.attention, block.ffn
-    own = (attention.to_q, attention.to_k, attention.to_v, attention.to_o)
-    own += (attention.to_strategy_combine_mlp, ffn.w13, ffn.w2)
-    noise = None if ffn.noise_bias is None else ffn.noise_bias.weight
-    return Weights(*(linear.weight for linear in own), noise=noise)
+    return Weights(
+        q=attention.to_q.weight,
+        k=attention.to_k.weight,
+        v=attention.to_v.weight,
+        o=attention.to_o.weight,
+        gates=attention.to_strategy_combine_mlp.weight,
+        w13=ffn.w13.weight,
+        w2=ffn.w2.weight,
+        noise=None if ffn.noise_bias is None else ffn.noise_bias.weight,
+    )
 
 
 def block_of(stage: StageConfig) -> Callable[[Weights, Tensor, Tensor | None, Tensor], Tensor]:

@@ -71,7 +71,8 @@ def _to_host(scale: Scale, loaded: LoadedModel, step: Step, members: int, steps:
 def _cast(scale: Scale, network: Step) -> Step:
     def step(states: Tensor, day_year: Tensor, z: Tensor | None) -> Tensor:
         with torch.autocast(scale.device.type, torch.float16):
-            return network(states, day_year, z).float()
+            out: Tensor = network(states, day_year, z).float()
+        return out
 
     return step
 
