@@ -106,7 +106,7 @@ def test_triton_kernel_agrees_with_its_twin(
 
     if DEVICE == "cuda" and torch.cuda.get_device_capability() < chip:
         pytest.skip("an older chip")
-    monkeypatch.setattr(forward, "capability", lambda x: chip)
+    monkeypatch.setattr(forward, "capability", lambda x, interpreted: chip)
     torch.manual_seed(case.block)
     inputs, lists = case.inputs(dtype), case.lists()
     poisoned = torch.full(inputs[0].shape, torch.nan, dtype=dtype)

@@ -174,7 +174,7 @@ def test_8_bit_swiglu_agrees_with_its_twin(
     pytest.importorskip("triton")
     from mosaic_core.kernels.feed_forward.triton import forward
 
-    monkeypatch.setattr(forward, "capability", lambda x: chip)
+    monkeypatch.setattr(forward, "capability", lambda x, interpreted: chip)
     torch.manual_seed(0)
     rows = quantise_rows(torch.randn(3, 70, 32), norm=True)
     weights = quantise_rows(torch.randn(80, 32) / 32**0.5)

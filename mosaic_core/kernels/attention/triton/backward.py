@@ -17,7 +17,7 @@ from mosaic_core.kernels.attention.triton.backward_kernels import (
     sum_kernel,
 )
 from mosaic_core.kernels.attention.triton.forward import Saved
-from mosaic_core.kernels.launch import on_device
+from mosaic_core.kernels.launch import aligned, on_device
 
 STAGES = 2
 """Of the pipelines of loads of the two large kernels."""
@@ -89,7 +89,7 @@ def gated_attention_gradients(
     batch, tokens, heads, width = q.shape
     kv_heads, blocks = k.shape[2], tokens // block_size
     group, exact = heads // kv_heads, q.dtype == torch.float32
-    q, k, v = (_rows(x) for x in (q, k, v))
+    q, k, v = (aligned(x) for x in (q, k, v))
     dout, compressed = dout.contiguous(), compressed.contiguous()
     logits = logits if logits.stride(-1) == 1 else logits.contiguous()
     saved = Saved(*(x.contiguous() for x in saved))
@@ -139,9 +139,3 @@ def gated_attention_gradients(
             TILE_N=SUMMED, **sizes,
         )  # fmt: skip
     return found
-
-
-def _rows(x: Tensor) -> Tensor:
-    """Rows that can be read 16 bytes at a time: `x`, or a copy of it."""
-    good = x.stride(-1) == 1 and not any(s % 8 for s in x.stride()[:3])
-    return x if good else x.contiguous()

@@ -21,7 +21,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from mosaic_core.kernels.attention.lists import JointLists
-from mosaic_core.kernels.launch import on_device
+from mosaic_core.kernels.launch import aligned, capability, on_device
 
 _LOG2_E = 1.4426950408889634
 
@@ -256,13 +256,13 @@ def _launch(
     compressed: Tensor | None = None,
     saved: Saved | None = None,
 ) -> Tensor:
-    q, k, v = (_aligned(x) for x in (q, k, v))
+    q, k, v = (aligned(x) for x in (q, k, v))
     out = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
     o_local, *rest = saved or (out, None, None, None)
     batch, tokens, heads, width = q.shape
     kv_heads, exact = k.shape[2], q.dtype == torch.float32
     group, blocks = heads // kv_heads, tokens // block_size
-    shape = launch(capability(q), group * block_size, block_size, width, exact)
+    shape = launch(capability(q, interpreted=(8, 0)), group * block_size, block_size, width, exact)
     box = [1, shape.tile_n, 1, width]
     keys, values = (
         TensorDescriptor.from_tensor(x, box) if shape.descriptors else x for x in (k, v)
@@ -279,11 +279,6 @@ def _launch(
             DESCRIPTORS=shape.descriptors, num_warps=shape.warps, num_stages=shape.stages,
         )  # fmt: skip
     return out
-
-
-def capability(x: Tensor) -> tuple[int, int]:
-    """Of the chip where x lies; the interpreter passes for the oldest."""
-    return torch.cuda.get_device_capability(x.device) if x.is_cuda else (8, 0)
 
 
 def launch(chip: tuple[int, int], rows: int, block_size: int, width: int, exact: bool) -> Launch:
@@ -317,10 +312,3 @@ def _row_strides(x: Tensor) -> tuple[int, int, int]:
     need not be.
     """
     return x.stride(0), x.stride(1) // 8, x.stride(2)
-
-
-def _aligned(x: Tensor) -> Tensor:
-    """x with rows that 16-byte copies can fetch."""
-    aligned = x.data_ptr() % 16 == 0 and not any(n % 8 for n in x.stride()[:3])
-    good = aligned and x.stride(-1) == 1
-    return x if good else x.clone(memory_format=torch.contiguous_format)

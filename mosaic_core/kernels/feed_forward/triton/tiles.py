@@ -76,11 +76,6 @@ class Launch(NamedTuple):
         ]
 
 
-def capability(x: Tensor) -> tuple[int, int]:
-    """Of the device of x; the interpreter does as compute capability 9.0 does."""
-    return torch.cuda.get_device_capability(x.device) if x.is_cuda else (9, 0)
-
-
 def has_room(capability: tuple[int, int]) -> bool:
     """Whether big tiles by tensor descriptors fit: H100, H200, B200.
 
