@@ -20,10 +20,17 @@ OLDEST = Path(sys.prefix) / "triton-3.6"
 """Where `make` puts it."""
 
 
-def usages(path: Path | None) -> dict[str, Any]:
+def compiling(triton: Path | None) -> dict[str, str]:
+    """The environment of a process that compiles, with the Triton of a folder or the newest."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    if path is not None:
-        environment["PYTHONPATH"] = str(path)
+    environment["TRITON_DEFAULT_FP_FUSION"] = "1"
+    if triton is not None:
+        environment["PYTHONPATH"] = str(triton)
+    return environment
+
+
+def usages(path: Path | None) -> dict[str, Any]:
+    environment = compiling(path)
 
     def ask(*command: str) -> str:
         return subprocess.run(

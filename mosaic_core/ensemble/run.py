@@ -23,7 +23,8 @@ from mosaic_core.errors import ConfigurationError, DeviceError
 from mosaic_core.initial_state import InitialState
 from mosaic_core.model.checkpoint import LoadedModel
 from mosaic_core.model.config import ModelConfig
-from mosaic_core.model.forward import Precision, forward_of, not_fused
+from mosaic_core.model.forward import forward_of, not_fused
+from mosaic_core.model.fused import Precision
 from mosaic_core.model.noise import batch_noise
 from mosaic_core.model.rollout import rollout
 

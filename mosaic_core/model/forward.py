@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,12 +12,9 @@ from mosaic_core.errors import DeviceError
 from mosaic_core.kernels import dispatch
 from mosaic_core.kernels.projections.int8 import declined_by_chip
 from mosaic_core.model.config import ModelConfig
-from mosaic_core.model.fused import FusedNetwork, unsupported
+from mosaic_core.model.fused import FusedNetwork, Precision, unsupported
 from mosaic_core.model.fused.graph import RecordedNetwork
 from mosaic_core.model.network import Mosaic
-
-Precision = Literal["float32", "float16", "bfloat16", "int8"]
-"""Type of the matrix products. `int8`: those of the blocks' linear maps, float16 elsewhere."""
 
 Forward = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """States, phases and noise to the next state, as `Mosaic.forward`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,21 +10,15 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("triton")
+from benchmarks.kernel_builds import OLDEST, compiling
 
-OLDEST = Path(sys.prefix) / "triton-3.6"
-"""Where `make` puts the oldest Triton that is supported, beside the newest."""
+pytest.importorskip("triton")
 
 
 def run(*command: str, triton: Path | None = None) -> subprocess.CompletedProcess[str]:
-    # Without the interpreter, and with a path of its own for the other Triton.
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment["TRITON_DEFAULT_FP_FUSION"] = "1"
-    if triton is not None:
-        environment["PYTHONPATH"] = str(triton)
     return subprocess.run(
         [sys.executable, *command],
-        env=environment, capture_output=True, text=True, timeout=1800, check=False,
+        env=compiling(triton), capture_output=True, text=True, timeout=1800, check=False,
     )  # fmt: skip
 
 

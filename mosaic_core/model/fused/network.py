@@ -21,8 +21,8 @@ from mosaic_core.model.layers import rms_norm, weight_of
 from mosaic_core.model.network import Block, Mosaic, Stage
 from mosaic_core.model.resample import Downsample, Upsample
 
-Arithmetic = Literal["float32", "float16", "bfloat16", "int8"]
-"""Type of activations and weights; `int8`: linear maps of blocks in 8 bits, the rest float16."""
+Precision = Literal["float32", "float16", "bfloat16", "int8"]
+"""Type of the matrix products; `int8`: linear maps of blocks in 8 bits, the rest float16."""
 
 _ALIGNED = 8
 """Rows of the packed projection are multiples of 16 bytes."""
@@ -53,22 +53,22 @@ class FusedNetwork:
 
     Args:
         network: the model with its weights, on its device; it stays as it is.
-        arithmetic: see `Arithmetic`.
+        precision: see `Precision`.
 
     Raises:
         ValueError: a variant that the kernels do not support.
     """
 
     @torch.no_grad()
-    def __init__(self, network: Mosaic, arithmetic: Arithmetic = "float16") -> None:
+    def __init__(self, network: Mosaic, precision: Precision = "float16") -> None:
         if reason := unsupported(network.config):
             raise ValueError(f"{network.config.name} has no fused form: {reason}")
-        self.dtype = torch.float16 if arithmetic == "int8" else getattr(torch, arithmetic)
+        self.dtype = torch.float16 if precision == "int8" else getattr(torch, precision)
         self.source = network
         self.features_to_tokens = _Tokens(network.preprocess, self.dtype)
         self.to_mesh = _Interpolation(network.interp_to_hp, self.dtype)
         self.to_grid = _Interpolation(network.interp_to_ll, self.dtype)
-        eight_bits = arithmetic == "int8"
+        eight_bits = precision == "int8"
 
         def stage(module: nn.Module) -> list[_Block]:
             assert isinstance(module, Stage)
@@ -187,23 +187,22 @@ class _Block:
         )
 
 
-class _Down:
-    def __init__(self, module: Downsample, dtype: torch.dtype) -> None:
+class _Resample:
+    """What both directions between two meshes need; positions are projected once."""
+
+    def __init__(self, module: Downsample | Upsample, dtype: torch.dtype) -> None:
         self.ratio = module.ratio
         self.weight = module.proj_x.weight.to(dtype)
         self.position = module.proj_pos(module.rel_pos).to(dtype)
 
+
+class _Down(_Resample):
     def __call__(self, x: Tensor) -> Tensor:
         joined = x.unflatten(1, (-1, self.ratio)).flatten(2)
         return rms_norm(F.linear(joined, self.weight).add_(self.position))
 
 
-class _Up:
-    def __init__(self, module: Upsample, dtype: torch.dtype) -> None:
-        self.ratio = module.ratio
-        self.weight = module.proj_x.weight.to(dtype)
-        self.position = module.proj_pos(module.rel_pos).to(dtype)
-
+class _Up(_Resample):
     def __call__(self, x: Tensor, skip: Tensor) -> Tensor:
         out = F.linear(x, self.weight).add_(self.position)
         return rms_norm(out.unflatten(-1, (self.ratio, -1)).flatten(1, 2).add_(skip))
