@@ -29,7 +29,7 @@ from mosaic_core.ensemble.written import (
 from mosaic_core.errors import ForecastError, IntegrityError
 from mosaic_core.storage import ObjectStore
 
-_CHUNK_POINTS, _CHUNK_STEPS = 9680, 4
+_CHUNK_POINTS, _CHUNK_STEPS = 9680, 2
 """Size of a chunk of one member: a band of longitudes, and a few steps of it."""
 _TIME = {"units": "hours since 1970-01-01T00:00:00", "calendar": "proleptic_gregorian"}
 _SPAN = {"units": "hours", "dtype": "timedelta64[ns]"}

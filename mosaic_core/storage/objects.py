@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import obstore
-from obstore.exceptions import BaseError
 from obstore.store import HTTPStore
 
 from mosaic_core.errors import StoreError
 from mosaic_core.storage.folders import flush, name_beside, prune, write_file
 from mosaic_core.storage.opening import open_backend
-from mosaic_core.storage.refusals import ObjectMissing, store_error
+from mosaic_core.storage.refusals import ObjectMissing, store_error, translated
 
 CHUNK: Final = 8 * 1024 * 1024
 
@@ -179,11 +179,14 @@ class ObjectStore:
             raise store_error(error, self.url(prefix), "write") from error
 
     def zarr(self, prefix: str, *, read_only: bool = False) -> Any:
-        """A `zarr.storage.ObjectStore` of everything below `prefix`."""
+        """A Zarr store of everything below `prefix`."""
+        from mosaic_core.storage.folder_store import FolderStore
         from mosaic_core.storage.zarr_store import TranslatingStore
 
         read_only = read_only or not self.writable
         below = open_store(self.url(prefix), create=not read_only)
+        if read_only and below.folder is not None:
+            return FolderStore(below.folder)
         return TranslatingStore(below._backend, read_only=read_only)
 
     def below(self, prefix: str) -> ObjectStore:
@@ -208,12 +211,8 @@ class ObjectStore:
                 "write to the store behind the server",
             )
 
-    @contextlib.contextmanager
-    def _translated(self, key: str, action: str) -> Iterator[None]:
-        try:
-            yield
-        except (BaseError, OSError) as error:
-            raise store_error(error, self.url(key), action) from error
+    def _translated(self, key: str, action: str) -> AbstractContextManager[None]:
+        return translated(self.url(key), action)
 
 
 def open_store(url: str | Path, *, create: bool = True) -> ObjectStore:

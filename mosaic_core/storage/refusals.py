@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+from collections.abc import Iterator
 from typing import Final
 
 from obstore.exceptions import (
     AlreadyExistsError,
+    BaseError,
     NotFoundError,
     PermissionDeniedError,
     PreconditionError,
@@ -62,6 +65,15 @@ _SIGNS: Final = (
 
 # Meanings that time may cure.
 _AWAY: Final = ("the endpoint cannot be reached", "the server is overloaded or out of order")
+
+
+@contextlib.contextmanager
+def translated(url: str, action: str) -> Iterator[None]:
+    """Turns what a store raises into a StoreError about `url`."""
+    try:
+        yield
+    except (BaseError, OSError) as error:
+        raise store_error(error, url, action) from error
 
 
 def store_error(error: Exception, url: str, action: str) -> StoreError:

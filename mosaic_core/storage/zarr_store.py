@@ -9,12 +9,11 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
-from obstore.exceptions import BaseError
 from zarr.core import sync
 from zarr.storage import ObjectStore
 
 from mosaic_core.errors import StoreError
-from mosaic_core.storage.refusals import store_error
+from mosaic_core.storage.refusals import translated
 
 _SETTLE_SECONDS: Final = 30
 _HAND_OVER_SECONDS: Final = 0.05
@@ -44,10 +43,8 @@ class TranslatingStore(ObjectStore):  # type: ignore[misc]
         url = f"{_root(self.store)}/{key}" if key else _root(self.store)
         if _end.begun:
             raise StoreError(f"cannot {action} {url}: the process ends", "a process that goes on")
-        try:
+        with translated(url, action):
             yield
-        except (BaseError, OSError) as error:
-            raise store_error(error, url, action) from error
 
 
 class _End:

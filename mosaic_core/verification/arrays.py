@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 import xarray as xr
+import zarr
 from zarr.errors import ZarrUserWarning
 
 from mosaic_core import dims
@@ -86,19 +87,27 @@ def _begin(
     store: ObjectStore, key: str, forecast: str, values: xr.Dataset, lead_hours: list[int]
 ) -> None:
     store.delete_all(key)
-    whole = (
-        xr.full_like(values.drop_vars(dims.LEAD_TIME), np.nan)
-        .expand_dims({dims.LEAD_TIME: lead_hours})
+    target = store.zarr(key)
+    hours = (dims.LEAD_TIME, lead_hours, {"long_name": "hours since the initial time"})
+    frame = (
+        values.drop_vars([*values.data_vars, dims.LEAD_TIME])
+        .assign_coords({dims.LEAD_TIME: hours})
         .assign_attrs({_IDENTITY: forecast, "Conventions": "CF-1.11"})
     )
-    whole[dims.LEAD_TIME].attrs.update(long_name="hours since the initial time")
-    encoding = {
-        str(name): {"chunks": (1, *array.shape[1:])} for name, array in whole.data_vars.items()
-    }
     with _quiet():
-        whole.to_zarr(
-            store.zarr(key), mode="w", zarr_format=3, consolidated=True, encoding=encoding
-        )
+        frame.to_zarr(target, mode="w", zarr_format=3, consolidated=False)
+        group = zarr.open_group(target, mode="r+")
+        for name, array in values.data_vars.items():
+            group.create_array(
+                str(name),
+                shape=(len(lead_hours), *array.shape),
+                chunks=(1, *array.shape),
+                dtype=array.dtype,
+                fill_value=np.nan,
+                dimension_names=(dims.LEAD_TIME, *map(str, array.dims)),
+                attributes=array.attrs,
+            )
+        zarr.consolidate_metadata(target)
 
 
 @contextmanager

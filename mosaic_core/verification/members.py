@@ -9,8 +9,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_core.sorting import sort_members
-
 Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
@@ -67,9 +65,9 @@ def _blocks(size: int) -> Iterator[slice]:
 def _of_block(members: NDArray[Any], truth: Array) -> dict[str, NDArray[Any]]:
     """Members (number, point) are sorted as they are stored; sums are in float64."""
     count = len(members)
+    ordered = np.sort(members.T.copy(), axis=1).T  # members side by side sort faster
     errors = np.empty(members.shape)
-    for row, error in zip(sort_members(members), errors, strict=True):
-        np.subtract(row, truth, out=error)
+    np.subtract(ordered, truth, out=errors)
     even = np.full(count, 1.0 / count)
     mean = even @ errors
     found: dict[str, NDArray[Any]] = {

@@ -166,24 +166,19 @@ def _stack(ds: xr.Dataset, channels: Channels, *leading: str) -> NDArray[Any]:
     absent = [c.name for c in channels if not _has(ds, c)]
     if absent:
         raise ForecastError(f"no {', '.join(absent)} to verify", "every channel asked for")
-    order = (*leading, dims.LATITUDE, dims.LONGITUDE)
-    loaded = {
-        name: ds[name].isel({dims.LEVEL: _places(ds, levels)}) if levels else ds[name]
-        for name, levels in channels.variables.items()
-    }
-    if len(loaded) == 1 and channels[0].level is not None:
-        (whole,) = loaded.values()
-        values: NDArray[Any] = whole.transpose(*leading, dims.LEVEL, *order[-2:]).values
-        return values
-    for array in loaded.values():
-        array.load()
-    planes = [
-        (loaded[c.variable] if c.level is None else loaded[c.variable].sel({dims.LEVEL: c.level}))
-        .transpose(*order)
-        .values
-        for c in channels
-    ]
-    return np.stack(planes, axis=len(leading))
+    variables = channels.variables
+    planes: dict[Channel, NDArray[Any]] = {}
+    for name, levels in variables.items():
+        array = ds[name].isel({dims.LEVEL: _places(ds, levels)}) if levels else ds[name]
+        axes = (*leading, *((dims.LEVEL,) if levels else ()), dims.LATITUDE, dims.LONGITUDE)
+        values: NDArray[Any] = array.load().transpose(*axes).values
+        if levels and len(variables) == 1:
+            return values
+        for i, level in enumerate(levels):
+            planes[Channel(name, level)] = values[..., i, :, :]
+        if not levels:
+            planes[Channel(name)] = values
+    return np.stack([planes[channel] for channel in channels], axis=len(leading))
 
 
 def _places(ds: xr.Dataset, levels: tuple[int, ...]) -> slice | list[int]:

@@ -10,7 +10,6 @@ from hypothesis.extra.numpy import arrays
 
 from mosaic_core.products.product import ProductFailure, build_products, load_products
 from mosaic_core.products.statistics import statistics
-from mosaic_core.sorting import network, sort_members
 from mosaic_core.storage import open_store
 from tests.products.ensembles import context_of, ensemble
 
@@ -29,20 +28,6 @@ def build(forecast, folder, config=None, **context):
 
 def read(folder, name="statistics"):
     return xr.open_zarr(folder / "run" / f"{name}.zarr", chunks=None, consolidated=True)
-
-
-@pytest.mark.parametrize("n", [*range(1, 34), 50, 64])
-def test_network_sorts_every_number_of_members(n):
-    members = np.random.default_rng(n).normal(size=(n, 97)).astype(np.float32)
-    assert np.array_equal(np.stack(sort_members(members)), np.sort(members, axis=0))
-
-
-@pytest.mark.parametrize("n", range(1, 11))
-def test_network_sorts_every_pattern_of_zeros_and_ones(n):
-    """The 0-1 principle: then it sorts everything."""
-    patterns = (np.arange(2**n)[None, :] >> np.arange(n)[:, None] & 1).astype(np.float32)
-    assert np.array_equal(np.stack(sort_members(patterns)), np.sort(patterns, axis=0))
-    assert all(low < high < n for low, high in network(n))
 
 
 @pytest.mark.parametrize("n", [2, 3, 24, 51])
