@@ -29,7 +29,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from benchmarks.record import record
+from benchmarks.record import peak_gb, record
 from mosaic_core.channels import Channel
 from mosaic_core.cycle import Cycle
 from mosaic_core.dims import LATITUDE, LEVEL, LONGITUDE
@@ -202,12 +202,6 @@ def timed(product: Product, spent: dict[str, float]) -> Product:
         spent[product.id] = time.process_time() - began
 
     return replace(product, build=counted)
-
-
-def peak_gb() -> float:
-    """Greatest resident memory of this process; not of the one that started it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e9
 
 
 def prepare(folder: Path, size: EnsembleSpec) -> dict[str, Any]:

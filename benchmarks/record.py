@@ -32,6 +32,14 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
+def peak_gb() -> float:
+    """Largest resident memory of this process so far (Linux), without that of who started it, which
+    `ru_maxrss` takes over."""
+    status = Path("/proc/self/status").read_text()
+    kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(kib) * 1024 / 1e9
+
+
 def record(name: str, command: str, result: dict[str, Any], packages: tuple[str, ...]) -> None:
     """Print `result` and keep it as benchmarks/results/<name>.json."""
     versions = {"python": platform.python_version()}

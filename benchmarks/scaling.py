@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,7 @@ from benchmarks.gpu.cases import Case, case, flex, grouped
 from benchmarks.gpu.measuring import Result, Scale, peaked, timed
 from benchmarks.gpu.networks import Step, inputs, loaded
 from benchmarks.gpu.operations import member_step, parameters
-from benchmarks.record import record
+from benchmarks.record import peak_gb, record
 from mosaic_core.model.config import GridConfig, ModelConfig, StageConfig
 
 ATTENTION = {"ours": (16, 32, 64, 128), "flex": (16, 32, 64), "dense": (8, 16, 32, 64)}
@@ -152,7 +151,7 @@ def model(name: str, _: int) -> Result:
     outline = time.process_time() - begin
     assert parameters(config) == sum(p.numel() for p in network.parameters())
     operations, tokens = sum(member_step(config).values()), config.stages[0].tokens
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    peak = peak_gb()
     return {
         "tokens": tokens,
         "grid_points": config.lat_lon.shape[0] * config.lat_lon.shape[1],

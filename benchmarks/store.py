@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -25,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.record import record
+from benchmarks.record import peak_gb, record
 from mosaic_core.cycle import Cycle
 from mosaic_core.ensemble.layout import EnsembleSpec
 from mosaic_core.ensemble.run import layout_for, run_ensemble
@@ -53,10 +52,6 @@ class Waves:
 
     def __call__(self, states: Tensor, day_year: Tensor, z: Tensor) -> Tensor:
         return self.fields * (1 + 0.1 * z[:, :1, None, None])
-
-
-def peak_gb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def setting() -> tuple[LoadedModel, InitialState]:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -34,7 +33,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from benchmarks.record import record
+from benchmarks.record import peak_gb, record
 from mosaic_core import dims
 from mosaic_core.analysis.store import write_analysis
 from mosaic_core.catalog.catalog import Catalog
@@ -138,10 +137,6 @@ def _forecast(
     for window, batch in store.written().missing():
         store.write(window, batch, values + np.float32(batch))
     store.seal()
-
-
-def peak_gb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def measure(folder: Path, leads: int) -> dict[str, Any]:

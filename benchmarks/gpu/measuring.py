@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from benchmarks.record import peak_gb
 from mosaic_core.kernels.dispatch import Backend
 
 T = TypeVar("T")
@@ -128,7 +128,7 @@ def rated(
 def peaked(call: Callable[[], T], scale: Scale) -> tuple[T, float]:
     """Result of a call and the most memory in GB: of the device, or of the process on a CPU."""
     if scale.device.type != "cuda":
-        return call(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+        return call(), peak_gb()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     result = call()
