@@ -2,7 +2,7 @@
 
     series("s3://bucket/prefix", 48.1, 11.6, ["2m_temperature", "geopotential_500"])
 
-reads two chunks a channel and shard of the store, not whole fields.
+reads four chunks a channel and shard of the store, not whole fields.
 """
 
 from __future__ import annotations
