@@ -20,6 +20,7 @@ from zarrs import ZarrsCodecPipeline
 
 from mosaic_core.storage.refusals import store_error, translated
 
+_PROCESS: Final = os.getpid()
 Chunks = list[tuple[Any, Any, Any, Any, bool]]
 """What zarr asks of a pipeline, by chunk: its bytes, its form, which part of it, where that goes,
 and whether it is all of it."""
@@ -43,8 +44,8 @@ class FolderStore(LocalStore):  # type: ignore[misc]
 class FolderPipeline(ZarrsCodecPipeline):  # type: ignore[misc]
     """Reads the sharded arrays of a `FolderStore`; all other arrays are left to zarr itself.
 
-    So are those in a process whose parent had read before it forked: the threads of zarrs are not
-    in it, and reading would not end.
+    So are all in a process that was forked from this one: the threads of zarrs are not in it, and
+    reading would not end.
     """
 
     @classmethod
@@ -53,16 +54,13 @@ class FolderPipeline(ZarrsCodecPipeline):  # type: ignore[misc]
         sharded = any(isinstance(codec, ShardingCodec) for codec in codecs)
         if not (sharded and isinstance(store, FolderStore)):
             raise NotImplementedError  # zarr then makes its own
-        with warnings.catch_warnings():
-            # Codecs that zarrs does not know are read by zarr.
-            warnings.filterwarnings("ignore", "Array is unsupported by ZarrsCodecPipeline")
-            return super().from_array_metadata_and_store(array_metadata, LocalStore(store.root))
+        return super().from_array_metadata_and_store(array_metadata, LocalStore(store.root))
 
     async def read(
         self, batch_info: Iterable[Any], out: Any, drop_axes: tuple[int, ...] = ()
     ) -> None:
         chunks = list(batch_info)
-        if _process.forked:
+        if os.getpid() != _PROCESS:
             await self.python_impl.read(chunks, out, drop_axes)
             return
         try:
@@ -93,18 +91,7 @@ def _by_slices(chunks: Chunks, out: Any) -> tuple[Chunks, Any]:
     return again, wider
 
 
-class _Process:
-    """Whether this process was forked from one that had read."""
-
-    forked = False
-
-    def __init__(self) -> None:
-        os.register_at_fork(after_in_child=self._note)
-
-    def _note(self) -> None:
-        self.forked = True
-
-
-_process: Final = _Process()
 register_pipeline(FolderPipeline)
 zarr.config.set({"codec_pipeline.path": f"{__name__}.{FolderPipeline.__name__}"})
+# Of codecs that it does not know; zarr reads them.
+warnings.filterwarnings("ignore", "Array is unsupported by ZarrsCodecPipeline")
