@@ -82,7 +82,8 @@ def main() -> None:
         result = measure(folder)
     finally:
         shutil.rmtree(folder)
-    record("point", "python -m benchmarks.point", result, ("zarr", "xarray", "obstore", "numpy"))
+    packages = ("zarr", "zarrs", "xarray", "obstore", "numpy")
+    record("point", "python -m benchmarks.point", result, packages)
 
 
 if __name__ == "__main__":

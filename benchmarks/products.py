@@ -284,7 +284,7 @@ def main() -> None:
             result |= json.loads(done.stdout)
     finally:
         shutil.rmtree(folder)
-    packages = ("numpy", "xarray", "zarr", "matplotlib", "eccodes", "netcdf4")
+    packages = ("numpy", "xarray", "zarr", "zarrs", "matplotlib", "eccodes", "netcdf4")
     record("products", "python -m benchmarks.products", result, packages)
 
 

@@ -6,14 +6,13 @@ OMP_NUM_THREADS=1 python -m benchmarks.regrid
 from __future__ import annotations
 
 import os
-import resource
 import statistics
 import time
 
 import numpy as np
 import xarray as xr
 
-from benchmarks.record import record
+from benchmarks.record import peak_gb, record
 from mosaic_core.analysis.regrid import regrid_dataset
 from mosaic_core.channels import ERA5_82
 from mosaic_core.grid import LatLonGrid
@@ -49,7 +48,7 @@ def main() -> None:
             "what": "82 channels, 1440 x 721 -> 240 x 121, conservative",
             "first_call_seconds": seconds[0],
             "median_seconds": statistics.median(seconds[1:]),
-            "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+            "peak_gb": peak_gb(),
             "threads": os.environ.get("OMP_NUM_THREADS", "unset"),
         },
         ("numpy", "scipy", "xarray"),

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import time
 
 import torch
 
-from benchmarks.record import record
+from benchmarks.record import peak_gb, record
 
 
 def measure(formulation: str, threads: int) -> dict[str, float]:
@@ -43,7 +42,7 @@ def measure(formulation: str, threads: int) -> dict[str, float]:
     return {
         "seconds": time.perf_counter() - wall,
         "cpu_seconds": time.process_time() - used,
-        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+        "peak_gb": peak_gb(),
         "checksum": float(out.double().abs().mean()),
     }
 

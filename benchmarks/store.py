@@ -136,7 +136,8 @@ def main() -> None:
         command += ["--folder", str(given.folder)] if given.folder else []
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         result[part] = json.loads(done.stdout)
-    record("store", "python -m benchmarks.store", result, ("torch", "zarr", "obstore", "numpy"))
+    packages = ("torch", "zarr", "zarrs", "obstore", "numpy")
+    record("store", "python -m benchmarks.store", result, packages)
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ def main() -> None:
     if given.leads < LEADS:
         print(json.dumps(result, indent=1))
         return
-    packages = ("zarr", "xarray", "obstore", "numpy", "scipy")
+    packages = ("zarr", "zarrs", "xarray", "obstore", "numpy", "scipy")
     record("verification", "python -m benchmarks.verification", result, packages)
 
 

@@ -241,7 +241,7 @@ def open_ensemble(objects: ObjectStore, prefix: str) -> xr.Dataset:
 def chunk_of(window: int, nlat: int, nlon: int) -> tuple[int, int]:
     """(steps, longitudes) of a chunk over all latitudes; the steps divide the window.
 
-    One step is read of many forecasts to verify them, and all steps of one place: about 40,000
+    One step is read of many forecasts to verify them, and all steps of one place: about 20,000
     values of a member serve both. A grid that is smaller than a band has more steps in a chunk.
     """
     columns = min(nlon, max(1, _CHUNK_POINTS // nlat))

@@ -179,14 +179,15 @@ class ObjectStore:
             raise store_error(error, self.url(prefix), "write") from error
 
     def zarr(self, prefix: str, *, read_only: bool = False) -> Any:
-        """A Zarr store of everything below `prefix`."""
-        from mosaic_core.storage.folder_store import FolderStore
+        """A `zarr.storage.ObjectStore` of everything below `prefix`."""
         from mosaic_core.storage.zarr_store import TranslatingStore
 
         read_only = read_only or not self.writable
         below = open_store(self.url(prefix), create=not read_only)
         if read_only and below.folder is not None:
-            return FolderStore(below.folder)
+            from mosaic_core.storage.folder_pipeline import read_folders_fast
+
+            read_folders_fast()
         return TranslatingStore(below._backend, read_only=read_only)
 
     def below(self, prefix: str) -> ObjectStore:

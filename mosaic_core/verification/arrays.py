@@ -40,7 +40,8 @@ def write_lead(
     """Write the arrays of one lead time into those of the forecast, which are made if need be.
 
     Args:
-        values: arrays without `lead_time`, with the scalar coordinate `lead_time` in hours.
+        values: arrays of floating point without `lead_time`, with the scalar coordinate `lead_time`
+            in hours; their attributes are text.
         lead_hours: every lead time of the forecast.
         forecast: which forecast it is; arrays of another one are replaced.
 
@@ -105,7 +106,7 @@ def _begin(
                 dtype=array.dtype,
                 fill_value=np.nan,
                 dimension_names=(dims.LEAD_TIME, *map(str, array.dims)),
-                attributes=array.attrs,
+                attributes=dict(array.attrs),
             )
         zarr.consolidate_metadata(target)
 

@@ -9,6 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mosaic_core.sorting import sort_members
+
 Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
@@ -65,9 +67,7 @@ def _blocks(size: int) -> Iterator[slice]:
 def _of_block(members: NDArray[Any], truth: Array) -> dict[str, NDArray[Any]]:
     """Members (number, point) are sorted as they are stored; sums are in float64."""
     count = len(members)
-    ordered = np.sort(members.T.copy(), axis=1).T  # members side by side sort faster
-    errors = np.empty(members.shape)
-    np.subtract(ordered, truth, out=errors)
+    errors = sort_members(members) - truth
     even = np.full(count, 1.0 / count)
     mean = even @ errors
     found: dict[str, NDArray[Any]] = {

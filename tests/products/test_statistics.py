@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from mosaic_core.products.product import ProductFailure, build_products, load_products
 from mosaic_core.products.statistics import statistics
+from mosaic_core.sorting import sort_members
 from mosaic_core.storage import open_store
 from tests.products.ensembles import context_of, ensemble
 
@@ -28,6 +29,12 @@ def build(forecast, folder, config=None, **context):
 
 def read(folder, name="statistics"):
     return xr.open_zarr(folder / "run" / f"{name}.zarr", chunks=None, consolidated=True)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 24, 51])
+def test_members_are_sorted_at_every_point(n):
+    members = np.random.default_rng(n).normal(size=(n, 97)).astype(np.float32)
+    assert np.array_equal(sort_members(members), np.sort(members, axis=0))
 
 
 @pytest.mark.parametrize("n", [2, 3, 24, 51])
