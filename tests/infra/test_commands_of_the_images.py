@@ -125,7 +125,12 @@ def running(
     try:
         yield process
         process.terminate()
-        process.wait(120)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            # Prefect's worker seldom hangs at its first signal; supervisors send another.
+            process.terminate()
+            process.wait(60)
     except BaseException:
         sys.stderr.write(log.read_text()[-3000:])
         raise
