@@ -128,7 +128,7 @@ def running(
         try:
             process.wait(60)
         except subprocess.TimeoutExpired:
-            # Prefect's worker seldom hangs at its first signal; supervisors send another.
+            # Prefect's worker sometimes hangs at its first signal; supervisors send another.
             process.terminate()
             process.wait(60)
     except BaseException:
