@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import sys
+import threading
 import time
+import traceback
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -16,7 +19,6 @@ from mosaic_core.errors import StoreError
 from mosaic_core.storage.refusals import translated
 
 _SETTLE_SECONDS: Final = 30
-_HAND_OVER_SECONDS: Final = 0.05
 
 
 class TranslatingStore(ObjectStore):  # type: ignore[misc]
@@ -57,24 +59,33 @@ class _End:
 
         Of several chunks of which one is refused zarr raises that, and leaves the others under way.
         A thread of obstore that comes back to a Python that is ending aborts the process, and the
-        exit code is lost.
+        exit code is lost; it may still be handing over what was awaited already.
         """
         self.begun = True
-        loop = sync.loop[0]
-        if loop is None or not loop.is_running():
-            return
-        with contextlib.suppress(TimeoutError):
-            if asyncio.run_coroutine_threadsafe(_rest(), loop).result(_SETTLE_SECONDS):
-                time.sleep(_HAND_OVER_SECONDS)  # the last of those threads lets go of Python
+        loop, until = sync.loop[0], time.monotonic() + _SETTLE_SECONDS
+        if loop is not None and loop.is_running():
+            with contextlib.suppress(TimeoutError):
+                asyncio.run_coroutine_threadsafe(_rest(), loop).result(_SETTLE_SECONDS)
+        while _handing_over() and time.monotonic() < until:
+            time.sleep(0.001)
 
 
-async def _rest() -> int:
-    """Await all tasks of the running loop but this; how many there were."""
-    count = 0
+async def _rest() -> None:
+    """Await all tasks of the running loop but this."""
     while others := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(others)
-        count += len(others)
-    return count
+
+
+def _handing_over() -> bool:
+    """Whether a thread that is not of Python is giving a loop a result."""
+    own = {thread.ident for thread in threading.enumerate()}
+    giving = asyncio.BaseEventLoop.call_soon_threadsafe.__code__
+    return any(
+        frame.f_code is giving
+        for thread, innermost in sys._current_frames().items()
+        if thread not in own
+        for frame, _ in traceback.walk_stack(innermost)
+    )
 
 
 _end = _End()

@@ -296,6 +296,31 @@ def test_python_ends_after_the_chunks_that_zarr_left_under_way(tmp_path):
     assert sorted(path.name for path in (tmp_path / "a" / "c").iterdir()) == ["1", "2", "3"]
 
 
+RESULT_UNDER_WAY = """
+import asyncio, sys, threading, time
+import numpy, zarr
+from mosaic_core.storage import open_store
+wake = asyncio.selector_events.BaseSelectorEventLoop._write_to_self
+own = lambda: threading.get_ident() in [thread.ident for thread in threading.enumerate()]
+def wake_and_linger(loop):
+    wake(loop)
+    for _ in range(0 if own() else 500):
+        time.sleep(0.001)
+asyncio.selector_events.BaseSelectorEventLoop._write_to_self = wake_and_linger
+zarr.create_array(open_store(sys.argv[1]).zarr("a"), shape=(4,), chunks=(4,), dtype="f8")
+"""
+
+
+def test_python_ends_after_the_thread_that_brought_the_last_result(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", RESULT_UNDER_WAY, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_folder_is_no_object(store):
     store.put("a/b", b"")
     assert not store.exists("a")
