@@ -95,6 +95,12 @@ def health_check_of(image: str, before: str, port: int) -> list[str]:
     ]
 
 
+def heeding_interrupts() -> None:
+    """As a container or systemd starts it. A shell's `&` has its commands ignore interrupts, and
+    what they start; a worker then does not end, since it makes an interrupt of its SIGTERM."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def healthy(check: list[str]) -> bool:
     return subprocess.run(check, capture_output=True, check=False).returncode == 0
 
@@ -120,17 +126,12 @@ def running(
         process = subprocess.Popen(
             ["/bin/sh", str(INFRA / "images/with-secrets"), *command],
             env=environment, cwd=log.parent, stdin=subprocess.DEVNULL, stdout=output,
-            stderr=subprocess.STDOUT, start_new_session=True,
+            stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=heeding_interrupts,
         )  # fmt: skip
     try:
         yield process
         process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            # Prefect's worker sometimes hangs at its first signal; supervisors send another.
-            process.terminate()
-            process.wait(60)
+        process.wait(60)
     except BaseException:
         sys.stderr.write(log.read_text()[-3000:])
         raise
