@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
 import xarray as xr
-from zarr.errors import ZarrUserWarning
 
 from mosaic_core import dims
 from mosaic_core.analysis.checks.result import has_channel, stack_of
@@ -25,6 +23,7 @@ from mosaic_core.channels import Channels
 from mosaic_core.errors import AnalysisRejected, ConfigurationError, IntegrityError
 from mosaic_core.grid import LatLonGrid
 from mosaic_core.storage import ObjectStore
+from mosaic_core.storage.groups import quiet
 
 COMMIT: Final = "checked.json"
 ROOT: Final = "analyses/v1"
@@ -79,8 +78,7 @@ def write_analysis(
             )
         return key
     store.delete_all(key)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Consolidated metadata", category=ZarrUserWarning)
+    with quiet():
         ds.drop_encoding().to_zarr(
             store.zarr(key), mode="w", zarr_format=3, consolidated=True, encoding=_encoding(ds)
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from mosaic_core.ensemble.written import (
 )
 from mosaic_core.errors import ForecastError, IntegrityError
 from mosaic_core.storage import ObjectStore
+from mosaic_core.storage.groups import quiet
 
 _CHUNK_POINTS, _CHUNK_STEPS = 9680, 2
 """Size of a chunk of one member: a band of longitudes, and a few steps of it."""
@@ -125,8 +125,7 @@ class ForecastStore:
                 IDENTITY: {**layout.identity(), "batch": layout.batch},
             }
         )
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
+        with quiet():
             zarr.consolidate_metadata(target, zarr_format=3)
 
     def _coordinates(self, group: zarr.Group) -> None:

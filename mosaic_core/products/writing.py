@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import zarr
 from zarr.codecs import BloscCodec, BloscShuffle
 
 from mosaic_core.products.checks import Check
 from mosaic_core.products.output import Array, Block, Cube, File, Output, ProductError
 from mosaic_core.storage import ObjectStore
+from mosaic_core.storage.groups import new_group
 
 
 @dataclass(frozen=True)
@@ -84,18 +82,14 @@ def _write_cube(
     cube: Cube, checks: Sequence[Check], store: ObjectStore, key: str, attributes: Mapping[str, Any]
 ) -> Asset:
     store.delete_all(key)
-    target = store.zarr(key)
     coordinates = cube.coordinates.assign_attrs({**attributes, **cube.attributes})
-    with _quiet():
-        coordinates.to_zarr(target, mode="w", zarr_format=3, consolidated=False)
-        group = zarr.open_group(target, mode="r+", use_consolidated=False)
+    with new_group(store.zarr(key), coordinates) as group:
         arrays = {name: _create(group, cube, name, array) for name, array in cube.arrays.items()}
         written: dict[str, dict[tuple[int, ...], int]] = {name: {} for name in cube.arrays}
         for block in cube.blocks():
             _run(checks, block.values, cube.name)
             _put(block, cube, arrays, written)
         _refuse_gaps(cube, written)
-        zarr.consolidate_metadata(target)
     store.flush(key)
     size = sum(info.size for info in store.list(key))
     return Asset(
@@ -178,12 +172,3 @@ def _run(checks: Sequence[Check], values: Any, name: str) -> None:
             "values that pass the product's checks",
             "look at the members of the forecast; nothing of this product was published",
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Zarr warns that consolidated metadata and some types are not in its specification yet."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-        warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
-        yield

@@ -9,7 +9,6 @@ real analyses, and the `zarr` source too.
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,6 +24,7 @@ from mosaic_core.channels import VARIABLES, Channels
 from mosaic_core.dims import COORDINATE_ATTRIBUTES, LATITUDE, LEVEL, LONGITUDE, VALID_TIME
 from mosaic_core.errors import ConfigurationError, StoreError
 from mosaic_core.simulation.source import SimulatedSource
+from mosaic_core.storage.groups import quiet
 
 CONTENTS: Final = ("analyses", "truth")
 BLOCK: Final = 40
@@ -198,6 +198,5 @@ def _create(
         variable = VARIABLES[name]
         array.attrs.update(units=variable.units, standard_name=variable.standard_name)
     group.attrs.update({**attributes, _PROGRESS: 0})
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
+    with quiet():
         zarr.consolidate_metadata(group.store)

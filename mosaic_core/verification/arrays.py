@@ -6,19 +6,15 @@ lead times that are not verified yet are NaN.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
 import xarray as xr
-import zarr
-from zarr.errors import ZarrUserWarning
 
 from mosaic_core import dims
 from mosaic_core.cycle import Cycle
 from mosaic_core.storage import ObjectStore
+from mosaic_core.storage.groups import new_group, quiet
 
 ROOT: Final = "verification/v1"
 _IDENTITY: Final = "forecast"
@@ -53,7 +49,7 @@ def write_lead(
         _begin(store, key, forecast, values, lead_hours)
     here = lead_hours.index(hours)
     one = values.drop_vars([*values.coords]).expand_dims({dims.LEAD_TIME: 1})
-    with _quiet():
+    with quiet():
         one.to_zarr(store.zarr(key), region={dims.LEAD_TIME: slice(here, here + 1)})
     store.flush(key)
 
@@ -88,16 +84,13 @@ def _begin(
     store: ObjectStore, key: str, forecast: str, values: xr.Dataset, lead_hours: list[int]
 ) -> None:
     store.delete_all(key)
-    target = store.zarr(key)
     hours = (dims.LEAD_TIME, lead_hours, {"long_name": "hours since the initial time"})
     frame = (
         values.drop_vars([*values.data_vars, dims.LEAD_TIME])
         .assign_coords({dims.LEAD_TIME: hours})
         .assign_attrs({_IDENTITY: forecast, "Conventions": "CF-1.11"})
     )
-    with _quiet():
-        frame.to_zarr(target, mode="w", zarr_format=3, consolidated=False)
-        group = zarr.open_group(target, mode="r+")
+    with new_group(store.zarr(key), frame) as group:
         for name, array in values.data_vars.items():
             group.create_array(
                 str(name),
@@ -108,11 +101,3 @@ def _begin(
                 dimension_names=(dims.LEAD_TIME, *map(str, array.dims)),
                 attributes=dict(array.attrs),
             )
-        zarr.consolidate_metadata(target)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Consolidated metadata", category=ZarrUserWarning)
-        yield
