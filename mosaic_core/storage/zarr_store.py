@@ -6,7 +6,6 @@ import asyncio
 import atexit
 import contextlib
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -77,13 +76,11 @@ async def _rest() -> None:
 
 
 def _handing_over() -> bool:
-    """Whether a thread that is not of Python is giving a loop a result."""
-    own = {thread.ident for thread in threading.enumerate()}
+    """Whether a thread is giving a loop a result."""
     giving = asyncio.BaseEventLoop.call_soon_threadsafe.__code__
     return any(
         frame.f_code is giving
-        for thread, innermost in sys._current_frames().items()
-        if thread not in own
+        for innermost in sys._current_frames().values()
         for frame, _ in traceback.walk_stack(innermost)
     )
 
