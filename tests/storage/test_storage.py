@@ -189,6 +189,16 @@ def test_missing_credentials_are_said(monkeypatch, tmp_path):
         open_store("s3://bucket/x")
 
 
+def ran(code, folder, *options):
+    """The Python text, run with the folder as its argument."""
+    return subprocess.run(
+        [sys.executable, *options, "-c", code, str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 FULL = """
 import resource, sys
 from mosaic_core.errors import StoreError
@@ -207,9 +217,8 @@ print(store.get("latest.json").decode(), [i.key for i in store.list()])
 
 
 def test_write_cut_short_leaves_the_old_object(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True
-    )
+    done = ran(FULL, tmp_path)
+    assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
     assert "cannot write" in first
     assert second == "old ['latest.json']"
@@ -251,12 +260,8 @@ except StoreError as error:
 
 
 def test_zarr_on_a_store_that_refuses_raises_a_store_error(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", ZARR_FULL, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = ran(ZARR_FULL, tmp_path, "-W", "ignore")
+    assert done.returncode == 0, done.stderr
     assert f"cannot write {tmp_path}/e.zarr/t/c/0" in done.stdout
 
 
@@ -286,12 +291,7 @@ except StoreError as error:
 
 
 def test_python_ends_after_the_chunks_that_zarr_left_under_way(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", ONE_CHUNK_REFUSED, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ran(ONE_CHUNK_REFUSED, tmp_path, "-W", "ignore")
     assert (done.returncode, done.stderr) == (6, "")
     assert sorted(path.name for path in (tmp_path / "a" / "c").iterdir()) == ["1", "2", "3"]
 
@@ -312,12 +312,7 @@ zarr.create_array(open_store(sys.argv[1]).zarr("a"), shape=(4,), chunks=(4,), dt
 
 
 def test_python_ends_after_the_thread_that_brought_the_last_result(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", RESULT_UNDER_WAY, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ran(RESULT_UNDER_WAY, tmp_path, "-W", "ignore")
     assert (done.returncode, done.stderr) == (0, "")
 
 
